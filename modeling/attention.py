@@ -1,0 +1,145 @@
+"""Scaled dot-product attention and its multi-head form (section 3.2).
+
+Shapes: B batch, T queries, K keys, D d_model, H heads, d_k width of a head's queries and keys, d_v of its values.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers import Cache, EncoderDecoderCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_vanilla_transformer import VanillaTransformerConfig
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Equation 1 as it is printed: softmax(Q K^T / sqrt(d_k)) V. The reference for every faster kernel.
+
+    Args:
+        module: the attention that calls; it knows whether it is training.
+        query: (B, H, T, d_k).
+        key: (B, H, K, d_k).
+        value: (B, H, K, d_v).
+        attention_mask: boolean, broadcastable to (B, H, T, K), True = may attend; None = everything may.
+        scaling: 1 / sqrt(d_k).
+        dropout: probability with which an attention weight is dropped.
+
+    Returns:
+        The output (B, T, H, d_v) and the weights before dropout (B, H, T, K): rows sum to 1, and a query that may
+        attend to nothing has a row of zeros.
+    """
+    scores = torch.matmul(query * scaling, key.transpose(2, 3))  # (B, H, T, K)
+    if attention_mask is None:
+        weights = scores.softmax(dim=-1)
+    else:
+        # Not -inf: a row without any key would become NaN, and its gradient too. The second fill makes it zeros.
+        weights = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min).softmax(dim=-1)
+        weights = weights.masked_fill(~attention_mask, 0.0)
+    weights = weights.to(value.dtype)
+    output = torch.matmul(nn.functional.dropout(weights, dropout, module.training), value)  # (B, H, T, d_v)
+    return output.transpose(1, 2), weights
+
+
+class MultiHeadAttention(nn.Module):
+    """Section 3.2.2: MultiHead(Q, K, V) = Concat(head_1, ..., head_H) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
+
+    The H matrices of each kind are stored side by side as one: W^Q and W^K are (D, H d_k), W^V is (D, H d_v) and W^O
+    is (H d_v, D). d_k and d_v are free (rows B of Table 3).
+
+    Args:
+        config: the model's configuration.
+        is_causal: True in decoder self-attention alone. Kernels read it from the module when they get no mask.
+        layer_idx: the place of this layer in the cache.
+    """
+
+    def __init__(self, config: VanillaTransformerConfig, is_causal: bool = False, layer_idx: int | None = None):
+        super().__init__()
+        self.config = config
+        self.is_causal = is_causal
+        self.layer_idx = layer_idx
+        self.d_k, self.d_v = config.d_k, config.d_v
+        self.scaling = config.d_k**-0.5
+        heads, bias = config.num_attention_heads, config.attention_bias
+        self.q_proj = nn.Linear(config.d_model, heads * config.d_k, bias=bias)
+        self.k_proj = nn.Linear(config.d_model, heads * config.d_k, bias=bias)
+        self.v_proj = nn.Linear(config.d_model, heads * config.d_v, bias=bias)
+        self.out_proj = nn.Linear(heads * config.d_v, config.d_model, bias=bias)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        key_value_states: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend from `hidden_states` to `key_value_states`, or to itself where that is None.
+
+        Args:
+            hidden_states: (B, T, D), the queries.
+            attention_mask: what `masks.py` made for this implementation.
+            key_value_states: (B, S, D), the encoder's output, in cross-attention.
+            past_key_values: keys and values of earlier calls; cross-attention computes its own only once.
+
+        Returns:
+            The output (B, T, D), and the weights (B, H, T, K) where the implementation shows them, else None.
+        """
+        query = self.split_heads(self.q_proj(hidden_states), self.d_k)
+        key, value = self.keys_and_values(hidden_states, key_value_states, past_key_values)
+        output, weights = self.attention_function(key_value_states is not None)(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )  # (B, T, H, d_v)
+        return self.out_proj(output.flatten(2)), weights
+
+    def keys_and_values(
+        self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, past_key_values: Cache | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, H, K, d_k) and (B, H, K, d_v), with whatever the cache holds in front."""
+        is_cross_attention = key_value_states is not None
+        cache = past_key_values
+        if isinstance(past_key_values, EncoderDecoderCache):
+            if is_cross_attention and past_key_values.is_updated.get(self.layer_idx):
+                layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
+                return layer.keys, layer.values
+            cache = (
+                past_key_values.cross_attention_cache if is_cross_attention else past_key_values.self_attention_cache
+            )
+
+        states = key_value_states if is_cross_attention else hidden_states
+        key = self.split_heads(self.k_proj(states), self.d_k)
+        value = self.split_heads(self.v_proj(states), self.d_v)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
+            if is_cross_attention and isinstance(past_key_values, EncoderDecoderCache):
+                past_key_values.is_updated[self.layer_idx] = True
+        return key, value
+
+    def attention_function(self, is_cross_attention: bool) -> Callable:
+        implementation = self.config._attn_implementation
+        # transformers' flash attention takes the lengths of the queries from the mask it is given. In cross-attention
+        # that mask is the source's, so target tokens beyond the source's length would be dropped without a word.
+        if is_cross_attention and "flash_attention" in implementation:
+            implementation = "sdpa"
+        return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+
+    @staticmethod
+    def split_heads(projected: torch.Tensor, width: int) -> torch.Tensor:
+        """(B, T, H width) -> (B, H, T, width)."""
+        return projected.unflatten(-1, (-1, width)).transpose(1, 2)

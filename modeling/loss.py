@@ -1,0 +1,150 @@
+"""Label-smoothed cross-entropy (section 5.4), with and without the logits ever being whole in memory.
+
+Shapes: N target tokens (B T, padding left out or ignored), D d_model, V vocabulary.
+
+The smoothed target q of a token whose true class is y is one of three, chosen by name. They differ in where the mass
+epsilon goes; papers rarely say which they use, and their losses cannot be compared with each other:
+
+    kind         q[y]                    q of every other class     q[pad]
+    "uniform"    1 - eps + eps / V       eps / V                    eps / V         torch, transformers, Szegedy et al.
+    "fairseq"    1 - eps                 eps / (V - 1)              eps / (V - 1)   fairseq since 2021, tensor2tensor
+    "joey"       1 - eps                 eps / (V - 2)              0               JoeyNMT, the Annotated Transformer
+
+All three are q = a onehot(y) + b + c onehot(pad), and q sums to 1, so that with logits z
+
+    loss = -sum_v q_v log softmax(z)_v = logsumexp(z) - a z_y - b sum_v z_v - c z_pad,      d loss / dz = softmax(z) - q.
+"""
+
+import torch
+from torch import nn
+
+IGNORED = -100  # the label of positions that have no loss: padding
+
+
+def smoothing_weights(kind: str, epsilon: float, vocab_size: int) -> tuple[float, float, float]:
+    """(a, b, c) of the table above.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    if kind == "uniform":
+        return 1 - epsilon, epsilon / vocab_size, 0.0
+    if kind == "fairseq":
+        b = epsilon / (vocab_size - 1)
+        return 1 - epsilon - b, b, 0.0
+    if kind == "joey":
+        b = epsilon / (vocab_size - 2)
+        return 1 - epsilon - b, b, -b
+    raise ValueError(f"label_smoothing_kind={kind!r} must be one of 'uniform', 'fairseq', 'joey'")
+
+
+def label_smoothed_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, epsilon: float, kind: str = "uniform", pad_token_id: int = 0
+) -> torch.Tensor:
+    """The loss of each position, in float32.
+
+    Args:
+        logits: (..., V).
+        labels: (...), class indices; -100 has loss 0.
+        epsilon: the smoothed mass, in [0, 1).
+        kind: the table above.
+        pad_token_id: the class that "joey" gives no mass.
+
+    Returns:
+        float32 (...), in nats.
+    """
+    a, b, c = smoothing_weights(kind, epsilon, logits.shape[-1])
+    logits = logits.float()
+    gold = labels.clamp(min=0)[..., None]
+    loss = logits.logsumexp(-1) - a * logits.gather(-1, gold).squeeze(-1)
+    if epsilon > 0:
+        loss = loss - b * logits.sum(-1) - c * logits[..., pad_token_id]
+    return loss.masked_fill(labels == IGNORED, 0.0)
+
+
+class LinearSmoothedCrossEntropy(torch.autograd.Function):
+    """Sum of the losses of softmax(hidden W^T), and its gradient, made in one pass over a few rows at a time.
+
+    The N x V logits and their gradient, the largest tensors of training, never exist whole. torch's own
+    `linear_cross_entropy` does the same but knows no label smoothing and rounds the loss to bfloat16 (measured in
+    docs/experiments.md), so this is ours.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, labels, epsilon, kind, pad_token_id, dtype, chunk):  # noqa: D102
+        a, b, c = smoothing_weights(kind, epsilon, weight.shape[0])
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        rows, matrix = hidden.to(dtype), weight.to(dtype)
+        hidden_gradient = torch.empty_like(rows) if needs_hidden else None
+        # Summed over the chunks in float32: hundreds of small bfloat16 addends would be lost.
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(rows), chunk):
+            part = slice(start, start + chunk)
+            is_real = (labels[part] != IGNORED)[:, None]
+            gold = labels[part].clamp(min=0)[:, None]
+            scores = torch.mm(rows[part], matrix.t()).float()  # (chunk, V), then overwritten by its own gradient
+            target_score = a * scores.gather(1, gold)
+            if epsilon > 0:
+                target_score += b * scores.sum(1, keepdim=True) + c * scores[:, pad_token_id, None]
+            maximum = scores.amax(1, keepdim=True)
+            exponentials = scores.sub_(maximum).exp_()
+            normaliser = exponentials.sum(1, keepdim=True)
+            total += ((normaliser.log() + maximum - target_score) * is_real).sum()
+            if not (needs_hidden or needs_weight):
+                continue
+            gradient = exponentials.div_(normaliser).sub_(b)
+            gradient.scatter_add_(1, gold, torch.full_like(target_score, -a))
+            gradient[:, pad_token_id] -= c
+            gradient = gradient.mul_(is_real).to(dtype)
+            if needs_hidden:
+                torch.mm(gradient, matrix, out=hidden_gradient[part])
+            if needs_weight:
+                weight_gradient += torch.mm(gradient.t(), rows[part])
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):  # noqa: D102
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        if hidden_gradient is not None:
+            hidden_gradient = hidden_gradient.to(ctx.dtypes[0]) * gradient
+        if weight_gradient is not None:
+            weight_gradient = (weight_gradient * gradient).to(ctx.dtypes[1])
+        return hidden_gradient, weight_gradient, None, None, None, None, None, None
+
+
+def linear_smoothed_cross_entropy(
+    hidden: torch.Tensor,
+    output_layer: nn.Linear,
+    labels: torch.Tensor,
+    epsilon: float,
+    kind: str = "uniform",
+    pad_token_id: int = 0,
+) -> torch.Tensor:
+    """The same as `label_smoothed_cross_entropy(output_layer(hidden), ...).sum()`, in a fraction of the memory.
+
+    Args:
+        hidden: (..., D), the decoder's output.
+        output_layer: D -> V, without a bias.
+        labels: (...), class indices; -100 is ignored.
+        epsilon, kind, pad_token_id: as there.
+
+    Returns:
+        float32 scalar, in nats, summed over the positions that are not ignored.
+    """
+    hidden, labels = hidden.flatten(0, -2), labels.flatten()
+    device = hidden.device.type
+    if device == "cpu":
+        # Padding costs as much as a token here, and counting rows costs nothing where no device has to be waited for.
+        is_real = labels != IGNORED
+        hidden, labels = hidden[is_real], labels[is_real]
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    # Rows for which the scores stay in the cache (CPU) or fill the device (elsewhere); measured on V = 10,000.
+    chunk = max(64, (2**21 if device == "cpu" else 2**27) // output_layer.out_features)
+    with torch.autocast(device, enabled=False):
+        return LinearSmoothedCrossEntropy.apply(
+            hidden, output_layer.weight, labels, epsilon, kind, pad_token_id, dtype, chunk
+        )

@@ -1,0 +1,1 @@
+"""The commands of `vanilla-transformer`, one file each; `command_line.py` finds and runs them."""

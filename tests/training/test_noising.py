@@ -1,0 +1,120 @@
+"""Text infilling on cases small enough to count by hand, and its shares over many draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vanilla_transformer.training.noising import TextInfilling
+
+MASK, END = 4, 2
+
+
+class GivenSpans(TextInfilling):
+    """Text infilling with the lengths of the spans written down, so that only their places are random."""
+
+    def __init__(self, spans: list[int], **settings: float) -> None:
+        super().__init__(MASK, **settings)  # type: ignore[arg-type]
+        self.spans = spans
+
+    def _span_lengths(self, total: int, rng: np.random.Generator) -> np.ndarray:
+        assert sum(self.spans) == total
+        return np.array(self.spans)
+
+
+def test_one_span_of_three_becomes_one_mask_at_any_place() -> None:
+    noise = GivenSpans([3], mask_share=0.75)
+    seen = {tuple(noise([10, 11, 12, 13, END], np.random.default_rng(seed))) for seed in range(50)}
+    assert seen == {(10, MASK, END), (MASK, 13, END)}
+
+
+def test_an_empty_span_inserts_a_mask() -> None:
+    noise = GivenSpans([2, 0], mask_share=1.0)
+    seen = {tuple(noise([10, 11, END], np.random.default_rng(seed))) for seed in range(20)}
+    assert seen == {(MASK, MASK, END)}
+    noise = GivenSpans([1, 0], mask_share=0.5)
+    seen = {tuple(noise([10, 11, END], np.random.default_rng(seed))) for seed in range(200)}
+    # Two masks and one kept token in every order: 11 is kept if the span of length 1 came before it, 10 if after.
+    assert seen == {
+        (MASK, MASK, 11, END), (MASK, 11, MASK, END), (MASK, 10, MASK, END), (10, MASK, MASK, END),
+    }  # fmt: skip
+
+
+def test_places_of_the_spans_are_equally_likely() -> None:
+    noise = GivenSpans([1], mask_share=0.25)
+    rng = np.random.default_rng(0)
+    places = np.bincount([noise([10, 11, 12, 13, END], rng).index(MASK) for _ in range(4000)], minlength=5)
+    assert places[4] == 0  # the end is never masked
+    assert np.all(np.abs(places[:4] - 1000) < 120)
+
+
+def test_shares_and_lengths_over_many_draws() -> None:
+    noise, rng = TextInfilling(MASK), np.random.default_rng(1)
+    text = [*range(100, 300), END]
+    removed, masks = [], []
+    for _ in range(400):
+        noised = noise(text, rng)
+        kept = [token for token in noised if token != MASK]
+        assert kept == sorted(set(kept), key=text.index), "kept tokens stay in order and are not doubled"
+        assert noised[-1] == END
+        removed.append(len(text) - len(kept))
+        masks.append(noised.count(MASK))
+    assert set(removed) == {60}  # 30 % of 200, exactly
+    # 60 tokens in spans of 3 on average: 20 spans, and a little more than half a span for the one that is cut.
+    assert 20.0 < np.mean(masks) < 21.5
+    assert np.std(masks) > 1.0
+
+
+def test_span_lengths_are_poisson_with_zeros() -> None:
+    noise, rng = TextInfilling(MASK, poisson_lambda=3.0), np.random.default_rng(2)
+    lengths = noise._span_lengths(30000, rng)
+    assert lengths.sum() == 30000
+    share = np.bincount(lengths, minlength=5)[:5] / len(lengths)
+    # e^-3 3^k / k! for k = 0..4
+    assert share == pytest.approx([0.0498, 0.1494, 0.2240, 0.2240, 0.1680], abs=0.012)
+    assert TextInfilling(MASK)._span_lengths(1, rng).sum() == 1
+
+
+def test_short_texts_are_masked_at_the_same_rate() -> None:
+    noise, rng = TextInfilling(MASK), np.random.default_rng(3)
+    for length in (1, 2, 3, 5):
+        text = [*range(10, 10 + length), END]
+        kept = [sum(token >= 10 for token in noise(text, rng)) for _ in range(6000)]
+        assert 1 - np.mean(kept) / length == pytest.approx(0.30, abs=0.02)
+
+
+def test_length_one_and_the_ends_of_the_range() -> None:
+    rng = np.random.default_rng(4)
+    assert TextInfilling(MASK, mask_share=1.0)([END], rng) == [END]  # only what is kept
+    assert TextInfilling(MASK, mask_share=0.0)([10, 11, END], rng) == [10, 11, END]
+    assert TextInfilling(MASK)([], rng) == []
+    assert TextInfilling(MASK, keep_last=3)([10, END], rng) == [10, END]
+    for _ in range(50):
+        noised = TextInfilling(MASK, mask_share=1.0, keep_last=0)([10], rng)
+        assert noised and set(noised) == {MASK}
+        assert set(TextInfilling(MASK, mask_share=1.0)([10, 11, 12, END], rng)) == {MASK, END}
+
+
+def test_same_generator_same_noise_and_the_input_is_not_touched() -> None:
+    noise, text = TextInfilling(MASK), [*range(50, 90), END]
+    first = noise(text, np.random.default_rng((7, 0, 3)))
+    assert first == noise(np.array(text), np.random.default_rng((7, 0, 3)))  # type: ignore[arg-type]
+    assert first != noise(text, np.random.default_rng((7, 0, 4)))
+    assert text == [*range(50, 90), END]
+    assert all(type(token) is int for token in first)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mask_share": 1.5}, "mask_share.*between 0 and 1, not 1.5"),
+        ({"mask_share": -0.1}, "mask_share.*between 0 and 1, not -0.1"),
+        ({"mask_share": float("nan")}, "mask_share"),
+        ({"poisson_lambda": 0.5}, "poisson_lambda.*at least 1, not 0.5"),
+        ({"poisson_lambda": float("nan")}, "poisson_lambda"),
+        ({"keep_last": -1}, "keep_last.*0 or more, not -1"),
+    ],
+)
+def test_numbers_out_of_range_are_named(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TextInfilling(MASK, **settings)  # type: ignore[arg-type]

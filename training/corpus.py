@@ -1,0 +1,260 @@
+"""Corpora: files or Hub data sets -> a memory-mapped `datasets.Dataset` of texts -> the same of token ids.
+
+    pairs = load_pairs(["train.jsonl.gz"], "en", "de")                     # columns source, target
+    encoded, dropped = encode_pairs(pairs, tokenizer, max_source_length=256, max_target_length=256)
+    batches = TokenBatches(pair_lengths(encoded), max_tokens=4096, seed=1)
+
+Nothing is truncated, and nothing is left out without being counted (`DroppedRows`). Arrow files go to the ordinary `datasets` cache
+(HF_DATASETS_CACHE), under a name that contains the hash of the files' contents: several processes share them, and a changed file
+is read again. Row numbers in messages count from 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from datasets import Dataset, Features, IterableDataset, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from vanilla_transformer.training.corpus_files import (
+    ROW_FORMATS,
+    CorpusError,
+    file_format,
+    read_lines,
+    read_rows,
+    split_pair,
+    unreadable,
+)
+from vanilla_transformer.training.encoding import DroppedRows, encode_pairs, encode_texts, pair_lengths
+
+__all__ = [
+    "CorpusError",
+    "DroppedRows",
+    "encode_pairs",
+    "encode_texts",
+    "iterate_texts",
+    "load_pairs",
+    "load_texts",
+    "pair_lengths",
+]
+
+# Part of every cache name: raise it when the same files would give other rows than before.
+_READER_VERSION = 1
+
+
+def load_pairs(
+    files: Sequence[str] | None,
+    source_lang: str,
+    target_lang: str,
+    *,
+    dataset_name: str | None = None,
+    dataset_config: str | None = None,
+    split: str = "train",
+    streaming: bool = False,
+) -> Dataset | IterableDataset:
+    """Sentence pairs in file order: columns `source` and `target`.
+
+    Args:
+        files: read one after the other; each is a JSON Lines, JSON, CSV or Parquet file (text formats also `.gz`) whose rows have
+            `translation` ({language: text}), or a column per language, or `source` and `target`; or "train.en,train.de", a pair of
+            plain text files (also `.gz`). A pair whose suffixes are the two languages is ordered by them, any other is
+            source,target.
+        dataset_name: a data set on the Hub, or a folder, instead of files, with `dataset_config` and `split`.
+        streaming: an `IterableDataset` that reads while it is iterated and stores nothing.
+
+    Raises:
+        CorpusError: with file and row, what was found and what to do.
+    """
+    if dataset_name is not None:
+        data = _load_hub(files, dataset_name, dataset_config, split, streaming)
+        return _pairs_from_hub(data, dataset_name, source_lang, target_lang)
+    arguments = {"files": _file_list(files), "source_lang": source_lang, "target_lang": target_lang}
+    return _from_files(_generate_pairs, arguments, Features({"source": Value("string"), "target": Value("string")}), streaming)
+
+
+def load_texts(
+    files: Sequence[str] | None,
+    *,
+    fields: Sequence[str] = (),
+    dataset_name: str | None = None,
+    dataset_config: str | None = None,
+    split: str = "train",
+    streaming: bool = False,
+) -> Dataset | IterableDataset:
+    """Raw text, column `text`: each line of a plain text file; of a row the fields named in `fields`, or else its `text`, every
+    language of its `translation`, or its `source` and `target` (one text each). Arguments and errors as in `load_pairs`.
+    """
+    features = Features({"text": Value("string")})
+    if dataset_name is not None:
+        data = _load_hub(files, dataset_name, dataset_config, split, streaming)
+
+        def texts(columns: dict[str, list[Any]]) -> dict[str, list[str]]:
+            rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+            return {"text": [text for row in rows for text in _texts_of(row, dataset_name, fields)]}
+
+        return data.map(texts, batched=True, remove_columns=list(data.features or []), features=features)
+    return _from_files(_generate_texts, {"files": _file_list(files), "fields": tuple(fields)}, features, streaming)
+
+
+def iterate_texts(files: Sequence[str], *, fields: Sequence[str] = ()) -> Iterator[str]:
+    """Every text of any number of files in any format of `load_texts`, streamed: constant memory, no cache (for `learn_vocabulary`)."""
+    for row in _generate_texts(_file_list(files), tuple(fields)):
+        yield row["text"]
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------------------
+
+
+def _file_list(files: Sequence[str] | None) -> tuple[str, ...]:
+    names = (files,) if isinstance(files, (str, os.PathLike)) else tuple(files or ())
+    if not names:
+        raise CorpusError("no data files given")
+    return tuple(os.fspath(name) for name in names)
+
+
+def _from_files(
+    generate: Callable[..., Iterator[dict[str, str]]], arguments: dict[str, Any], features: Features, streaming: bool
+) -> Dataset | IterableDataset:
+    # `datasets` names its cache after the arguments of the generator, so the contents must be among them. Modification times
+    # would be cheaper, but a file restored or rewritten within the clock's grain would be answered from the old cache.
+    contents = tuple(_content_hash(path) for entry in arguments["files"] for path in split_pair(entry) or (entry,))
+    if streaming:
+        return IterableDataset.from_generator(generate, features=features, gen_kwargs=arguments)
+    cached = arguments | {"contents": contents, "version": _READER_VERSION}
+    try:
+        return Dataset.from_generator(generate, features=features, gen_kwargs=cached)
+    except DatasetGenerationError as error:
+        # `datasets` wraps whatever the generator raises; its own text says nothing.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, (CorpusError, OSError)):
+            cause = cause.__cause__
+        raise cause or error from None
+
+
+def _content_hash(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _generate_pairs(
+    files: tuple[str, ...], source_lang: str, target_lang: str, contents: tuple[str, ...] = (), version: int = 0
+) -> Iterator[dict[str, str]]:
+    count = 0
+    for entry in files:
+        pair = split_pair(entry)
+        if pair is not None:
+            if [file_format(path) for path in pair] == [f".{target_lang}".lower(), f".{source_lang}".lower()]:
+                pair = pair[1], pair[0]
+            rows = _parallel_lines(*pair)
+        elif file_format(entry) in ROW_FORMATS:
+            rows = (_pair_of(row, f"{entry}:{number}", source_lang, target_lang) for number, row in read_rows(entry))
+        else:
+            raise CorpusError(
+                f"{entry}: pairs are read from {', '.join(ROW_FORMATS)} files, or from two plain text files given as SOURCE,TARGET"
+            )
+        for row in rows:
+            count += 1
+            yield row
+    if not count:
+        raise CorpusError(f"{', '.join(files)}: the corpus is empty (no rows)")
+
+
+def _parallel_lines(source: str, target: str) -> Iterator[dict[str, str]]:
+    counts = [0, 0]
+    for lines in zip_longest(read_lines(source), read_lines(target)):
+        for side, line in enumerate(lines):
+            counts[side] += line is not None
+        if lines[0] is not None and lines[1] is not None:
+            yield {"source": lines[0][1], "target": lines[1][1]}
+    if counts[0] != counts[1]:
+        raise CorpusError(f"{source} has {counts[0]:,} lines but {target} has {counts[1]:,}: line n of one must translate line n of the other")
+
+
+def _pair_of(row: dict[str, Any], place: str, source_lang: str, target_lang: str) -> dict[str, str]:
+    texts = row.get("translation", row)
+    if not isinstance(texts, dict):
+        raise CorpusError(f"{place}: `translation` must be {{language: text}}, found {type(texts).__name__}")
+    if texts is row and not (source_lang in row or target_lang in row) and {"source", "target"} <= row.keys():
+        names = ("source", "target")
+    else:
+        names = (source_lang, target_lang)
+    for name in names:
+        if name not in texts:
+            found = ", ".join(texts) or "nothing"
+            where = "in its `translation`" if texts is not row else "(nor `translation`, nor `source` and `target`)"
+            raise CorpusError(f"{place}: no `{name}` {where}; found: {found}")
+        if not isinstance(texts[name], str):
+            raise CorpusError(f"{place}: `{name}` is not a text but {_kind(texts[name])}")
+    return {"source": texts[names[0]], "target": texts[names[1]]}
+
+
+def _generate_texts(
+    files: tuple[str, ...], fields: tuple[str, ...], contents: tuple[str, ...] = (), version: int = 0
+) -> Iterator[dict[str, str]]:
+    count = 0
+    for path in (path for entry in files for path in split_pair(entry) or (entry,)):
+        if file_format(path) in ROW_FORMATS:
+            texts: Iterable[str] = (text for n, row in read_rows(path) for text in _texts_of(row, f"{path}:{n}", fields))
+        else:
+            texts = (line for _, line in read_lines(path))
+        for text in texts:
+            count += 1
+            yield {"text": text}
+    if not count:
+        raise CorpusError(f"{', '.join(files)}: the corpus is empty (no text)")
+
+
+def _texts_of(row: dict[str, Any], place: str, fields: Sequence[str]) -> list[str]:
+    texts = row
+    names = list(fields)
+    if not names and isinstance(row.get("translation"), dict):
+        texts = row["translation"]
+        names = list(texts)
+    if not names:
+        names = [name for name in ("text", "source", "target") if name in row]
+    if not names or not set(names) <= texts.keys():
+        wanted = ", ".join(names) or "`text`, `translation` or `source` and `target`"
+        raise CorpusError(f"{place}: expected {wanted}; found: {', '.join(row) or 'nothing'}")
+    for name in names:
+        if not isinstance(texts[name], str):
+            raise CorpusError(f"{place}: `{name}` is not a text but {_kind(texts[name])}")
+    return [texts[name] for name in names]
+
+
+def _kind(value: Any) -> str:
+    return "missing (null)" if value is None else f"{type(value).__name__} {value!r}"
+
+
+# -- data sets by name -----------------------------------------------------------------------------------------------------------
+
+
+def _load_hub(
+    files: Sequence[str] | None, name: str, config: str | None, split: str, streaming: bool
+) -> Dataset | IterableDataset:
+    if files:
+        raise CorpusError(f"give either data files or the data set {name!r}, not both")
+    try:
+        data = load_dataset(name, config, split=split, streaming=streaming)
+    except (ValueError, OSError, DatasetGenerationError) as error:  # unknown name, configuration or split; no network; bad files
+        reason = str(error.__cause__ or error).splitlines()
+        raise CorpusError(f"data set {name!r}, configuration {config!r}, split {split!r}: {reason[0] if reason else error!r}") from None
+    if not streaming and not len(data):
+        raise CorpusError(f"data set {name!r}, split {split!r}: the corpus is empty (no rows)")
+    return data
+
+
+def _pairs_from_hub(data: Dataset | IterableDataset, name: str, source_lang: str, target_lang: str) -> Dataset | IterableDataset:
+    def pairs(columns: dict[str, list[Any]], indices: list[int]) -> dict[str, list[str]]:
+        rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        found = [_pair_of(row, f"{name}, row {i + 1}", source_lang, target_lang) for i, row in zip(indices, rows, strict=True)]
+        return {side: [pair[side] for pair in found] for side in ("source", "target")}
+
+    features = Features({"source": Value("string"), "target": Value("string")})
+    return data.map(pairs, batched=True, with_indices=True, remove_columns=list(data.features or []), features=features)

@@ -1,0 +1,181 @@
+"""Corpora of texts -> corpora of token ids (see `corpus.py`). Nothing is truncated; what is left out is counted (`DroppedRows`)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset, Features, IterableDataset, List, Value
+from datasets.arrow_writer import ArrowWriter
+
+from vanilla_transformer.training.corpus_files import CorpusError
+
+# Part of the cache name: raise it when the same texts and tokenizer would give other ids than before.
+_ENCODING_VERSION = 1
+_SHOWN_ROWS = 5
+# Encoded streams live here until the process ends (`tempfile` removes them then).
+_stream_folders: list[tempfile.TemporaryDirectory[str]] = []
+
+
+@dataclass(frozen=True)
+class DroppedRows:
+    """What `encode_pairs` or `encode_texts` left out. `str()` is one line for the log."""
+
+    rows: int
+    """rows read"""
+    empty: int
+    """rows with an empty (or blank) side"""
+    empty_rows: tuple[int, ...]
+    """the first of them, numbered from 1 in the corpus"""
+    over_long: int
+    """rows with a side longer than its limit"""
+    over_long_rows: tuple[int, ...]
+    limits: tuple[int | None, ...]
+    """the longest length kept, in tokens with `</s>`: (source, target) or (text,)"""
+    kept_rows: Sequence[int] = field(repr=False, compare=False, default=())
+    """corpus row (from 1) of each encoded example, to say which line of the user's file an index means"""
+
+    @property
+    def kept(self) -> int:
+        return self.rows - self.empty - self.over_long
+
+    def __str__(self) -> str:
+        if self.kept == self.rows:
+            return f"kept all {self.rows:,} rows"
+        reasons = []
+        if self.empty:
+            reasons.append(f"{self.empty:,} empty ({_row_list(self.empty, self.empty_rows)})")
+        if self.over_long:
+            limits = ", ".join(
+                f"{limit} {side} tokens"
+                for side, limit in zip(("source", "target") if len(self.limits) == 2 else ("text",), self.limits, strict=True)
+            )
+            reasons.append(f"{self.over_long:,} longer than {limits} ({_row_list(self.over_long, self.over_long_rows)})")
+        return f"kept {self.kept:,} of {self.rows:,} rows; dropped {' and '.join(reasons)}"
+
+
+def encode_pairs(
+    pairs: Dataset | IterableDataset,
+    tokenizer: Any,
+    *,
+    max_source_length: int | None,
+    max_target_length: int | None,
+    source_prefix: str = "",
+    num_proc: int | None = None,
+) -> tuple[Dataset, DroppedRows]:
+    """Token ids of pairs: columns `input_ids` and `labels` (int32 lists that end with `</s>`), nothing cut off.
+
+    Args:
+        pairs: as from `load_pairs`. A stream is encoded into a temporary file that goes when the process ends.
+        max_source_length, max_target_length: the longest kept, in tokens with `</s>` and prefix; None keeps all.
+        source_prefix: put before each source text as it is, e.g. a language tag with its space.
+
+    Raises:
+        CorpusError: there are no rows, or none is left.
+    """
+
+    def encode(columns: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        sources, targets = columns["source"], columns["target"]
+        ids = tokenizer(
+            [source_prefix + text for text in sources], text_target=targets, return_attention_mask=False, verbose=False
+        )
+        blank = [not (a.strip() and b.strip()) for a, b in zip(sources, targets, strict=True)]
+        return {name: _without_blank(ids[name], blank) for name in ("input_ids", "labels")}
+
+    return _encode(pairs, encode, ("input_ids", "labels"), (max_source_length, max_target_length), tokenizer, source_prefix, num_proc)
+
+
+def encode_texts(
+    texts: Dataset | IterableDataset, tokenizer: Any, *, max_length: int | None, num_proc: int | None = None
+) -> tuple[Dataset, DroppedRows]:
+    """Token ids of raw text: column `input_ids`; the rest as in `encode_pairs`."""
+
+    def encode(columns: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        ids = tokenizer(columns["text"], return_attention_mask=False, verbose=False)
+        return {"input_ids": _without_blank(ids["input_ids"], [not text.strip() for text in columns["text"]])}
+
+    return _encode(texts, encode, ("input_ids",), (max_length,), tokenizer, "", num_proc)
+
+
+def pair_lengths(encoded: Dataset) -> np.ndarray:
+    """(N, k) int64: tokens of each row in each of `input_ids` and `labels` (k = 2), or in `input_ids` alone (k = 1)."""
+    names = [name for name in ("input_ids", "labels") if name in encoded.column_names]
+    tables = encoded.select_columns(names).with_format("arrow").iter(batch_size=10_000)
+    parts = [np.stack([pc.list_value_length(table[name]).to_numpy() for name in names], axis=1) for table in tables]
+    return np.concatenate(parts).astype(np.int64) if parts else np.zeros((0, len(names)), dtype=np.int64)
+
+
+def _without_blank(ids: list[list[int]], blank: list[bool]) -> list[list[int]]:
+    """An empty list marks a row without text: a real one has at least `</s>`."""
+    return [[] if empty else row for row, empty in zip(ids, blank, strict=True)]
+
+
+def _encode(
+    data: Dataset | IterableDataset,
+    encode: Callable[[dict[str, list[str]]], dict[str, list[list[int]]]],
+    names: tuple[str, ...],
+    limits: tuple[int | None, ...],
+    tokenizer: Any,
+    prefix: str,
+    num_proc: int | None,
+) -> tuple[Dataset, DroppedRows]:
+    features = Features({name: List(Value("int32")) for name in names})
+    if isinstance(data, IterableDataset):
+        encoded = _encode_stream(data, encode, features)
+    else:
+        # Hashing a tokenizer through pickle is slow, and differs from call to call: it remembers its last padding. The limits
+        # are not part of the name, for they are applied to the stored ids.
+        name = None
+        if hasattr(tokenizer, "fingerprint"):
+            parts = (data._fingerprint, tokenizer.fingerprint, *names, prefix, _ENCODING_VERSION)
+            name = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+        encoded = data.map(
+            encode, batched=True, remove_columns=data.column_names, features=features, new_fingerprint=name, num_proc=num_proc,
+            desc="Encoding",
+        )  # fmt: skip
+    lengths = pair_lengths(encoded)
+    if not len(lengths):
+        raise CorpusError("the corpus is empty (no rows)")
+    empty = (lengths == 0).any(axis=1)
+    most = np.array([np.iinfo(np.int64).max if limit is None else limit for limit in limits])
+    over_long = ~empty & (lengths > most).any(axis=1)
+    kept = np.flatnonzero(~empty & ~over_long)
+    dropped = DroppedRows(
+        rows=len(lengths),
+        empty=int(empty.sum()),
+        empty_rows=_first_rows(empty),
+        over_long=int(over_long.sum()),
+        over_long_rows=_first_rows(over_long),
+        limits=limits,
+        kept_rows=range(1, len(lengths) + 1) if len(kept) == len(lengths) else kept + 1,
+    )
+    if not len(kept):
+        raise CorpusError(f"no row of the corpus is left: {dropped}")
+    return (encoded if len(kept) == len(lengths) else encoded.select(kept)), dropped
+
+
+def _encode_stream(
+    stream: IterableDataset, encode: Callable[[dict[str, list[str]]], dict[str, list[list[int]]]], features: Features
+) -> Dataset:
+    folder = tempfile.TemporaryDirectory(prefix="vanilla-transformer-stream-")
+    _stream_folders.append(folder)
+    path = os.path.join(folder.name, "encoded.arrow")
+    with ArrowWriter(path=path, features=features) as writer:
+        for columns in stream.iter(batch_size=1000):
+            writer.write_batch(encode(columns))
+        writer.finalize()
+    return Dataset.from_file(path)
+
+
+def _first_rows(marked: np.ndarray) -> tuple[int, ...]:
+    return tuple((np.flatnonzero(marked)[:_SHOWN_ROWS] + 1).tolist())
+
+
+def _row_list(count: int, first: tuple[int, ...]) -> str:
+    return f"row{'s' if count > 1 else ''} {', '.join(map(str, first))}{', ...' if count > len(first) else ''}"

@@ -1,0 +1,197 @@
+"""Batches of a fixed budget of tokens, padding included.
+
+What a batch costs in memory and time is rows x (padded source length + padded target length), not the number of sentences, so
+that product is what the budget `max_tokens` bounds (the paper, section 5.1: "sentence pairs were batched together by approximate
+sequence length"). Rows are sorted by length, cut, and the batches shuffled; the same seed gives the same order on every machine.
+
+Shape letters: N rows, k columns of ids per row (2 for pairs: source and target; 1 for raw text).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def cut_batches(lengths: np.ndarray, max_tokens: int, rng: np.random.Generator | None) -> list[np.ndarray]:
+    """Cut rows into batches of at most `max_tokens` tokens, padding included.
+
+    Args:
+        lengths: (N, k) or (N,) integers, the number of tokens of each row in each of its k columns.
+        max_tokens: the budget; a batch of R rows costs R x (the sum over the columns of the longest length in it).
+        rng: shuffles rows of equal lengths, then the batches. None keeps everything sorted (evaluation: shortest first).
+
+    Returns:
+        Arrays of row indices; every row is in exactly one. Their number and their sizes depend on the lengths alone, never on `rng`:
+        only rows with the same length in every column change places.
+
+    Raises:
+        ValueError: a row alone exceeds the budget, or `lengths` is empty or misshapen.
+    """
+    lengths = _as_matrix(lengths)
+    _refuse_oversized(lengths, max_tokens)
+    order = _sort_by_length(lengths, rng)
+    # Contiguous slices of the sorted matrix are read once per batch; sorting it first keeps those reads local.
+    ordered = lengths[order]
+    cuts = _cut_points(ordered, max_tokens)
+    batches = [order[first:last] for first, last in zip(cuts, cuts[1:], strict=False)]
+    if rng is not None:
+        batches = [batches[i] for i in rng.permutation(len(batches))]
+    return batches
+
+
+class TokenBatches(torch.utils.data.Sampler):
+    """An endless batch sampler that shards itself: lists of `(epoch, index)` for `Examples`.
+
+    All epochs' batches, one epoch after the other, form one global sequence (epoch e shuffled with `(seed, e)`); process p of W
+    takes numbers p, p + W, p + 2W, ... So every process has the same number of batches whatever the corpus, no row is dropped or
+    repeated within an epoch, and W processes of one batch see what one process with W accumulated batches sees.
+
+    It has no `batch_size` attribute, and must not get one: Accelerate would drop every batch of another size. It is already
+    sharded, so its DataLoader must not go through `accelerator.prepare` either.
+
+    Args:
+        lengths: (N, k) tokens per row and column.
+        max_tokens: the budget of one batch on one process, padding included.
+        seed: non-negative.
+        start: batches of *this process* that are already consumed; continuing there costs nothing.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        max_tokens: int,
+        seed: int,
+        *,
+        process_index: int = 0,
+        num_processes: int = 1,
+        start: int = 0,
+    ) -> None:
+        if not 0 <= process_index < num_processes:
+            raise ValueError(f"process_index must be 0 to {num_processes - 1} with {num_processes} processes, not {process_index}")
+        if start < 0 or seed < 0:
+            raise ValueError(f"start and seed must not be negative: start {start}, seed {seed}")
+        self.lengths = _as_matrix(lengths)
+        self.max_tokens = max_tokens
+        self.seed = seed
+        self.process_index = process_index
+        self.num_processes = num_processes
+        self.start = start
+        _refuse_oversized(self.lengths, max_tokens)
+        # The cuts depend on the lengths alone (see `cut_batches`), so every epoch has the same number of batches and the same
+        # padding, and the batch at which to resume is found by one division.
+        ordered = self.lengths[_sort_by_length(self.lengths, None)]
+        cuts = np.asarray(_cut_points(ordered, max_tokens))
+        self._num_batches = len(cuts) - 1
+        widths = np.maximum.reduceat(ordered, cuts[:-1], axis=0).sum(axis=1)
+        self._padded_tokens = int((np.diff(cuts) * widths).sum())
+
+    def batches_in_epoch(self, epoch: int = 0) -> int:
+        """Number of batches of an epoch over all processes (the same for each epoch)."""
+        return self._num_batches
+
+    def padding_share(self, epoch: int = 0) -> float:
+        """Share of an epoch's tokens that are padding: 0 = none, 0.5 = half the work is wasted."""
+        return 1 - int(self.lengths.sum()) / self._padded_tokens
+
+    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
+        """All batches of one epoch in their global order."""
+        return cut_batches(self.lengths, self.max_tokens, np.random.default_rng((self.seed, epoch)))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        position = self.process_index + self.start * self.num_processes
+        epoch, within = divmod(position, self._num_batches)
+        while True:
+            batches = self.epoch_batches(epoch)
+            while within < len(batches):
+                yield [(epoch, index) for index in batches[within].tolist()]
+                within += self.num_processes
+            # More processes than batches: one stride can pass over several epochs.
+            skipped, within = divmod(within, self._num_batches)
+            epoch += skipped
+
+
+class Examples(torch.utils.data.Dataset):
+    """The rows that `TokenBatches` names, with noise that depends only on (seed, epoch, index).
+
+    Args:
+        encoded: a `datasets.Dataset` (or anything that answers `encoded[[i, j]]` with a dictionary of columns).
+        transform: `(example, rng) -> example`, e.g. denoising; a row gets the same noise wherever and in whatever order it is read,
+            and fresh noise in each epoch.
+    """
+
+    def __init__(
+        self,
+        encoded: Any,
+        *,
+        seed: int = 0,
+        transform: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]] | None = None,
+    ) -> None:
+        self.encoded = encoded
+        self.seed = seed
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """The DataLoader calls this once per batch: one Arrow read instead of one per row."""
+        columns = self.encoded[[index for _, index in keys]]
+        names = list(columns)
+        rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        if self.transform is None:
+            return rows
+        return [
+            self.transform(row, np.random.default_rng((self.seed, epoch, index)))
+            for row, (epoch, index) in zip(rows, keys, strict=True)
+        ]
+
+
+def _as_matrix(lengths: np.ndarray) -> np.ndarray:
+    matrix = np.asarray(lengths)
+    if matrix.ndim == 1:
+        matrix = matrix[:, None]
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise ValueError(f"lengths must be (rows, columns) with at least one row, not of shape {np.shape(lengths)}")
+    return matrix.astype(np.int64, copy=False)
+
+
+def _refuse_oversized(lengths: np.ndarray, max_tokens: int) -> None:
+    totals = lengths.sum(axis=1)
+    worst = int(totals.argmax())
+    if totals[worst] > max_tokens:
+        raise ValueError(
+            f"row {worst} alone has {' + '.join(map(str, lengths[worst]))} = {totals[worst]} tokens, more than max_tokens = {max_tokens}: "
+            f"raise max_tokens, or lower the longest length that is kept"
+        )
+
+
+def _sort_by_length(lengths: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+    """Indices sorted by column 0, then column 1, ...; equal rows in random order."""
+    ties = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
+    keys = [lengths[:, column] for column in range(lengths.shape[1])]
+    if len(keys) > 1:
+        # Boustrophedon: the second length rises while the first is even and falls while it is odd. A batch that spans two source
+        # lengths then holds neighbouring target lengths on both sides of the border, where plain sorting would mix the longest
+        # with the shortest and pad nearly all of it.
+        keys[1] = np.where(keys[0] % 2 == 0, keys[1], -keys[1])
+    return np.lexsort((ties, *reversed(keys)))  # lexsort takes the least important key first
+
+
+def _cut_points(ordered: np.ndarray, max_tokens: int) -> list[int]:
+    """Greedy cuts of the sorted lengths: batch i is rows cuts[i] to cuts[i + 1]."""
+    cuts = [0]
+    while cuts[-1] < len(ordered):
+        first = cuts[-1]
+        # Later rows can only raise the maxima, so the first row bounds how many can fit.
+        most = max_tokens // max(1, int(ordered[first].sum()))
+        widths = np.maximum.accumulate(ordered[first : first + most], axis=0).sum(axis=1)
+        costs = widths * np.arange(1, len(widths) + 1)
+        cuts.append(first + int(np.searchsorted(costs, max_tokens, side="right")))
+    return cuts
