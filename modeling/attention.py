@@ -11,6 +11,7 @@ from transformers import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .dropout import dropout as drop
 
 
 def eager_attention_forward(
@@ -46,7 +47,7 @@ def eager_attention_forward(
         weights = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min).softmax(dim=-1)
         weights = weights.masked_fill(~attention_mask, 0.0)
     weights = weights.to(value.dtype)
-    output = torch.matmul(nn.functional.dropout(weights, dropout, module.training), value)  # (B, H, T, d_v)
+    output = torch.matmul(drop(weights, dropout, module.training), value)  # (B, H, T, d_v)
     return output.transpose(1, 2), weights
 
 

@@ -5,6 +5,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .dropout import dropout
 
 
 class FeedForward(nn.Module):
@@ -20,5 +21,5 @@ class FeedForward(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, T, D) -> (B, T, D)."""
         inner = self.activation(self.fc1(hidden_states))  # (B, T, F)
-        inner = nn.functional.dropout(inner, self.activation_dropout, self.training)
+        inner = dropout(inner, self.activation_dropout, self.training)
         return self.fc2(inner)

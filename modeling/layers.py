@@ -18,6 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MultiHeadAttention
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .dropout import dropout
 from .feed_forward import FeedForward
 
 
@@ -38,7 +39,7 @@ class AddAndNorm(nn.LayerNorm):
 
     def leave(self, x: torch.Tensor, sublayer_output: torch.Tensor) -> torch.Tensor:
         """What the next sub-layer's x is."""
-        x = x + nn.functional.dropout(sublayer_output, self.dropout, self.training)
+        x = x + dropout(sublayer_output, self.dropout, self.training)
         return x if self.is_pre_norm else self(x)
 
 

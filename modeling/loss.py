@@ -75,32 +75,37 @@ class LinearSmoothedCrossEntropy(torch.autograd.Function):
         a, b, c = smoothing_weights(kind, epsilon, weight.shape[0])
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         rows, matrix = hidden.to(dtype), weight.to(dtype)
+        is_real = (labels != IGNORED)[:, None]
+        gold = labels.clamp(min=0)[:, None]
+        # The terms in b and c are linear in the scores, so they need no pass over the vocabulary.
+        row_sum = (rows * is_real).float().sum(0)  # (D,)
+        class_sum = weight.float().sum(0)  # (D,)
+        linear = b * class_sum + c * weight[pad_token_id].float()  # (D,)
+        total = -torch.dot(row_sum, linear)
         hidden_gradient = torch.empty_like(rows) if needs_hidden else None
         # Summed over the chunks in float32: hundreds of small bfloat16 addends would be lost.
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(rows), chunk):
             part = slice(start, start + chunk)
-            is_real = (labels[part] != IGNORED)[:, None]
-            gold = labels[part].clamp(min=0)[:, None]
-            scores = torch.mm(rows[part], matrix.t()).float()  # (chunk, V), then overwritten by its own gradient
-            target_score = a * scores.gather(1, gold)
-            if epsilon > 0:
-                target_score += b * scores.sum(1, keepdim=True) + c * scores[:, pad_token_id, None]
-            maximum = scores.amax(1, keepdim=True)
-            exponentials = scores.sub_(maximum).exp_()
-            normaliser = exponentials.sum(1, keepdim=True)
-            total += ((normaliser.log() + maximum - target_score) * is_real).sum()
+            scores = torch.mm(rows[part], matrix.t()).float()  # (chunk, V)
+            log_probabilities = scores.log_softmax(1)
+            # logsumexp(z) - a z_y, with z_y - log p_y for the logsumexp
+            loss = (1 - a) * scores.gather(1, gold[part]) - log_probabilities.gather(1, gold[part])
+            total += (loss * is_real[part]).sum()
             if not (needs_hidden or needs_weight):
                 continue
-            gradient = exponentials.div_(normaliser).sub_(b)
-            gradient.scatter_add_(1, gold, torch.full_like(target_score, -a))
-            gradient[:, pad_token_id] -= c
-            gradient = gradient.mul_(is_real).to(dtype)
+            gradient = log_probabilities.exp_()
+            gradient.scatter_add_(1, gold[part], torch.full_like(loss, -a))
+            gradient = gradient.mul_(is_real[part]).to(dtype)
             if needs_hidden:
                 torch.mm(gradient, matrix, out=hidden_gradient[part])
             if needs_weight:
                 weight_gradient += torch.mm(gradient.t(), rows[part])
+        if needs_hidden:
+            hidden_gradient = hidden_gradient.float() - linear * is_real
+        if needs_weight:
+            weight_gradient -= b * row_sum
+            weight_gradient[pad_token_id] -= c * row_sum
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         ctx.dtypes = hidden.dtype, weight.dtype
         return total

@@ -21,7 +21,9 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import MultiHeadAttention
+from .beam_search import PaperDecoding
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .dropout import dropout
 from .layers import DecoderLayer, EncoderLayer
 from .loss import IGNORED, label_smoothed_cross_entropy, linear_smoothed_cross_entropy
 from .masks import source_mask, target_mask
@@ -130,7 +132,7 @@ class Stack(VanillaTransformerPreTrainedModel):
                 position_ids = torch.arange(length, device=inputs_embeds.device) + past
         hidden_states = inputs_embeds * self.embed_scale
         hidden_states = hidden_states + self.embed_positions(position_ids).to(hidden_states.dtype)
-        return nn.functional.dropout(hidden_states, self.config.dropout, self.training)
+        return dropout(hidden_states, self.config.dropout, self.training)
 
 
 class VanillaTransformerEncoder(Stack):
@@ -300,7 +302,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         )
 
 
-class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedModel, GenerationMixin):
+class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperDecoding, GenerationMixin):
     """The whole of figure 1: the model and the linear layer that turns its output into logits over the vocabulary."""
 
     def __init__(self, config: VanillaTransformerConfig):

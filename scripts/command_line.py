@@ -1,7 +1,8 @@
-"""`vanilla-transformer <command>`: finds the command's file and runs it, and turns its failures into one line.
+"""`vanilla-transformer <command>`: finds the command's file, runs it, and turns its failures into one line.
 
-A command is a file of this folder with `main(argv: list[str] | None = None) -> int`, decorated with `@command`, which reads
-its flags with `parse_arguments`. Nothing heavy is imported here, so that `vanilla-transformer --help` answers at once.
+A command is a file of this folder with `main(argv: list[str] | None = None) -> int`, decorated with
+`@command`, which reads its flags with `parse_arguments`. Nothing heavy is imported here, so that
+`vanilla-transformer --help` answers at once.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ Main = Callable[[list[str] | None], int]
 
 
 def command(function: Main) -> Callable[..., int]:
-    """Decorates a command's `main`: a user's mistake becomes one line on stderr and the exit status, never a traceback.
+    """Decorates a command's `main`: a user's mistake becomes one line on stderr, never a traceback.
 
-    Returns 2 for ValueError and OSError, 130 after Ctrl-C, 141 when the reader of our output went away (`| head`); other
-    errors are ours and keep their traceback. VANILLA_TRANSFORMER_TRACEBACK=1 shows it for every error.
+    `main` then returns 2 for ValueError and OSError, 130 after Ctrl-C, 141 when the reader of our output went
+    away (`| head`). Other errors are ours and keep their traceback (VANILLA_TRANSFORMER_TRACEBACK=1: all do).
     """
     # Not __module__, which is "__main__" when the file is run by its path.
     name = Path(function.__code__.co_filename).stem.replace("_", "-")
@@ -48,9 +49,10 @@ def command(function: Main) -> Callable[..., int]:
 def parse_arguments(
     command: str, description: str, *dataclasses: type, argv: list[str] | None = None
 ) -> tuple[Any, ...]:
-    """Reads the flags (and `--config FILE.yaml`) into one instance of each dataclass; `argv=None` means sys.argv's.
+    """Reads the flags (and `--config FILE.yaml`) into one instance of each dataclass.
 
-    Every field needs `metadata={"help": ...}`. On bad use it prints one line and raises SystemExit(2).
+    `argv=None` reads the line that started the program. Every field needs `metadata={"help": ...}`. Bad use
+    prints one line and raises SystemExit(2).
     """
     # Only here, because it imports transformers (0.7 s), and the list of commands should not wait for that.
     from vanilla_transformer.scripts.flags import FlagParser
@@ -64,7 +66,7 @@ def _guarded(function: Main, program: str) -> Callable[..., int]:
     def run(argv: list[str] | None = None) -> int:
         try:
             status = function(argv)
-            sys.stdout.flush()  # here, where a closed pipe can still be answered, and not when the interpreter ends
+            sys.stdout.flush()  # Python's own last flush comes too late to answer a closed pipe
             return status
         except SystemExit as exit:  # argparse, after --help or a bad flag
             if isinstance(exit.code, str):
@@ -88,7 +90,9 @@ def _guarded(function: Main, program: str) -> Callable[..., int]:
 
 def _one_line(error: ValueError | OSError) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"  # "a.txt: No such file or directory", without "[Errno 2]"
+        return (
+            f"{error.filename}: {error.strerror}"  # "a.txt: No such file or directory", without "[Errno 2]"
+        )
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -104,7 +108,7 @@ def _help() -> str:
             "commands:",
             *lines,
             "",
-            f"`{PROGRAM} <command> --help` lists a command's flags; `{PROGRAM} --version` the versions in use.",
+            f"`{PROGRAM} <command> --help` lists a command's flags, `{PROGRAM} --version` the versions.",
         ]
     )
 

@@ -1,7 +1,8 @@
-"""A command's flags: documented dataclasses -> `--some-flag value`, `--help`, and `--config FILE.yaml` below the flags.
+"""A command's flags: documented dataclasses -> `--some-flag value`, `--help` and `--config FILE.yaml`.
 
-Built on transformers' HfArgumentParser, which makes one flag of each field. Added here: YAML files whose values the command
-line overrides, `--flag` / `--no-flag` for every yes-or-no field, and answers that name the nearest existing flag.
+Built on transformers' HfArgumentParser, which makes one flag of each field. Added here: YAML files whose
+values the command line overrides, `--flag` / `--no-flag` for every yes-or-no field, and answers that name the
+nearest flag.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from transformers.hf_argparser import HfArgumentParser, string_to_bool
 
 
 class FlagParser(HfArgumentParser):
-    """Parses into dataclasses whose fields carry `metadata={"help": ...}`; exits with status 2 and one line on bad use."""
+    """Parses into dataclasses whose fields carry `metadata={"help": ...}`. Bad use: one line and exit(2)."""
 
-    def __init__(self, dataclass_types: Sequence[type], prog: str, description: str):
+    def __init__(self, dataclass_types: Sequence[Any], prog: str, description: str):
         # No abbreviations: `--max` would change its meaning with the next flag that begins so.
         super().__init__(
             dataclass_types, prog=prog, description=description, formatter_class=_Help, allow_abbrev=False
@@ -36,18 +37,19 @@ class FlagParser(HfArgumentParser):
             "--config",
             action="append",
             metavar="FILE.yaml",
-            help="take the values of the flags from this file, or from a shipped recipe by its name; flags given here "
-            f"override it; of several files the later ones win; recipes: {', '.join(recipe_names()) or 'none'}",
+            help="take the values of the flags from this file, or from a shipped recipe by its name; flags "
+            "given here override it; of several files the later ones win; "
+            f"recipes: {', '.join(recipe_names()) or 'none'}",
         )
         for action in self._actions:
-            # Underscores are understood (argparse has noted every spelling by now), but one spelling is shown.
+            # Underscores are understood (argparse knows every spelling by now), but only dashes are shown.
             action.option_strings = [option for option in action.option_strings if "_" not in option]
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see --help)\n")
 
     def parse(self, argv: Sequence[str]) -> tuple[Any, ...]:
-        """The dataclass instances, in the order of the types. ValueErrors of their `__post_init__` go through."""
+        """The dataclass instances, in the order of their types. Their own ValueErrors go through."""
         for name in self._config_files(argv):
             try:
                 values = self._checked(read_config(name), name)
@@ -98,11 +100,13 @@ class FlagParser(HfArgumentParser):
         if field.type is not bool and field.type != bool | None:
             HfArgumentParser._parse_dataclass_field(parser, field)
             return
-        # HfArgumentParser makes a --no-flag only where the default is True, and repeats the same help text for it.
+        # HfArgumentParser makes a --no-flag only where the default is True, and repeats the help text for it.
         dashed = field.name.replace("_", "-")
         options = dict.fromkeys([f"--{dashed}", f"--{field.name}", f"--no-{dashed}", f"--no_{field.name}"])
         default = False if field.default is dataclasses.MISSING else field.default
-        parser.add_argument(*options, action=_YesOrNo, dest=field.name, default=default, help=field.metadata["help"])
+        parser.add_argument(
+            *options, action=_YesOrNo, dest=field.name, default=default, help=field.metadata["help"]
+        )
 
 
 class _YesOrNo(argparse.Action):
@@ -120,6 +124,11 @@ class _YesOrNo(argparse.Action):
 
 class _Help(argparse.HelpFormatter):
     """Every flag with its default. Help texts are plain text, in which a % is a percent sign."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, _YesOrNo):
+            return ", ".join(action.option_strings)  # without "[yes|no]" behind each
+        return super()._format_action_invocation(action)
 
     def _expand_help(self, action: argparse.Action) -> str:
         text = action.help or ""
@@ -154,7 +163,7 @@ def recipe_names() -> list[str]:
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """The fields of a YAML file, or of a shipped recipe. ValueError says what is wrong with it, and in which line."""
+    """The fields of a YAML file or of a shipped recipe. ValueError says what is wrong with it, and where."""
     path = Path(name)
     if not path.is_file() and name in recipe_names():
         path = Path(str(resources.files("vanilla_transformer.scripts") / "recipes" / f"{name}.yaml"))
@@ -175,7 +184,9 @@ def read_config(name: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ValueError(f"{name}: must hold lines such as `max_steps: 1000`, and holds one {type(values).__name__}")
+        raise ValueError(
+            f"{name}: must hold lines such as `max_steps: 1000`, and holds one {type(values).__name__}"
+        )
     return values
 
 
@@ -187,13 +198,15 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in keys:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key} is given twice", key_node.start_mark
+                )
             keys.add(key)
         return super().construct_mapping(node, deep)
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`, if it can be it without guessing; otherwise ValueError with the words for `hint`."""
+    """`value` as the type `hint`, if that needs no guess; otherwise ValueError with the words for `hint`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:

@@ -30,7 +30,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data: $VANILLA_TRANSFORMER_DATA, or shared/data beside the checkout. Skips without it."""
+    """The real data: $VANILLA_TRANSFORMER_DATA, or shared/data beside the checkout. Skips without it."""
     named = os.environ.get("VANILLA_TRANSFORMER_DATA")
     folder = Path(named) if named else _root.parent / "shared" / "data"
     if not folder.is_dir():
@@ -53,7 +53,7 @@ RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def run_command() -> RunCommand:
-    """Runs the installed program as a user does: `run_command("translate", "--model", folder, input="Hello\\n")`."""
+    """Runs the installed program: `run_command("translate", "--model", folder, input="Hello").stdout`."""
     program = Path(sysconfig.get_path("scripts")) / "vanilla-transformer"
 
     def run(*arguments: str | Path, input: str | None = None, **options) -> subprocess.CompletedProcess[str]:

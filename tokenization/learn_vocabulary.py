@@ -30,9 +30,10 @@ def learn_vocabulary(
     min_frequency: int = 2,
     split_digits: bool = True,
 ) -> VanillaTransformerTokenizer:
-    """Learn a joint vocabulary from a stream of texts.
+    r"""Learn a joint vocabulary from a stream of texts.
 
-        >>> tokenizer = learn_vocabulary(open("train.en-de", encoding="utf-8"), vocab_size=10_000)
+        >>> with open("train.txt", encoding="utf-8", newline="\n") as lines:
+        ...     tokenizer = learn_vocabulary((line.rstrip("\n") for line in lines), vocab_size=10_000)
 
     Args:
         texts: Any iterable; it is read once, and only the counts of its different words are kept in memory.
@@ -43,8 +44,8 @@ def learn_vocabulary(
         split_digits: Every digit is a piece of its own (numbers are copied and read digit by digit).
 
     Raises:
-        ValueError: a vocab_size below the fixed tokens or above what the texts allow; no text at all; a text that
-            is no valid Unicode (with its number); a language or extra token that cannot be one.
+        ValueError: a vocab_size below the fixed tokens or above what the texts allow; no text at all; a text
+            that is no valid Unicode (with its number); a language or extra token that cannot be one.
 
     The same texts give the same ids, on any machine and with any number of threads.
     """
@@ -52,8 +53,8 @@ def learn_vocabulary(
     fixed = len(SPECIAL_TOKENS) + len(added) + BYTES
     if vocab_size < fixed:
         raise ValueError(
-            f"vocab_size: asked for {vocab_size}, but {len(SPECIAL_TOKENS)} special tokens, {len(added)} language "
-            f"tags and extra tokens and {BYTES} bytes make {fixed} already: ask for at least {fixed}."
+            f"vocab_size: asked for {vocab_size}, but {len(SPECIAL_TOKENS)} special tokens, {len(added)} "
+            f"language tags and extra tokens and {BYTES} bytes make {fixed}: ask for at least {fixed}."
         )
     learner = Tokenizer(models.BPE())
     learner.normalizer = space_in_front(added)
@@ -71,16 +72,16 @@ def learn_vocabulary(
     allowed = learner.get_vocab_size()
     if allowed < vocab_size:
         raise ValueError(
-            f"vocab_size: asked for {vocab_size}, the text allows {allowed}: every pair of pieces that occurs "
-            f"{min_frequency} times or more is merged. Ask for at most {allowed}, or give more text."
+            f"vocab_size: asked for {vocab_size}, the text allows {allowed}: every pair of pieces that "
+            f"occurs {min_frequency} times or more is merged. Ask for at most {allowed}, or give more text."
         )
 
     backend = Tokenizer(learner.model)
     backend.normalizer = space_in_front(added)
     backend.pre_tokenizer = pre_tokenizers.Sequence(_split_into_words(split_digits))
     backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", left=1, right=0)])
-    # The trainer marked all of them special, but only the five are: a tag in a text must be found although special
-    # tokens are not. normalized=True shows the normaliser the whole text, not what is left between two tags.
+    # The trainer marked all of them special, but only the five are: a tag in a text must be found although
+    # special tokens are not. normalized=True lets the normaliser see the whole text.
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL_TOKENS.values()])
     backend.add_tokens([AddedToken(token, normalized=True, special=False) for token in added])
     end = SPECIAL_TOKENS["eos_token"]

@@ -1,17 +1,18 @@
 """The tokenizer: byte-level BPE whose round trip is exact.
 
-A Hub file: it imports tokenizers, transformers and the standard library only. How a text becomes ids (the parts are
-put together in learn_vocabulary.py and travel in tokenizer.json):
+A Hub file: it imports tokenizers, transformers and the standard library only. How a text becomes ids (the
+parts are put together in learn_vocabulary.py and travel in tokenizer.json):
 
     "Hallo, Welt 42"  ->  one space in front        so that the first word is the same piece as anywhere else
                       ->  split                     words, single digits, punctuation, white space
                       ->  UTF-8 bytes, BPE merges   all 256 bytes are pieces, so nothing is unknown
                       ->  "</s>" behind             no "<s>": the decoder starts with it by itself
 
-Decoding undoes each step: the one space in front is taken off again, the text's own stay. Nothing is normalised.
+Decoding undoes each step: the one space in front is taken off again, the text's own stay. Nothing is
+normalised.
 
-The class has NO __init__, on purpose: transformers 5 reads tokenizer.json only for classes without one; otherwise it
-rebuilds the tokenizer from vocabulary and merges, and loses the rest without an error.
+The class has NO __init__, on purpose: transformers 5 reads tokenizer.json only for classes without one;
+otherwise it rebuilds the tokenizer from vocabulary and merges, and loses the rest without an error.
 """
 
 import hashlib
@@ -35,7 +36,7 @@ LANGUAGE_TAG = re.compile(r">>([A-Za-z0-9_-]+)<<")
 
 
 class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
-    """Byte-level BPE, an ordinary fast tokenizer of transformers 5. `learn_vocabulary` makes one; to load one:
+    """Byte-level BPE, an ordinary fast tokenizer of transformers 5. `learn_vocabulary` makes one.
 
         >>> tokenizer = VanillaTransformerTokenizer.from_pretrained("my-tokenizer")
         >>> batch = tokenizer(
@@ -44,24 +45,27 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
         ...     padding=True,
         ...     return_tensors="pt",
         ... )
-        >>> batch["input_ids"].shape, batch["labels"].shape  # (B, S), (B, T); each row is its pieces, </s>, padding
+        >>> batch["input_ids"].shape, batch["labels"].shape  # (B, S), (B, T); a row is pieces, </s>, padding
         >>> tokenizer.decode(batch["labels"][1], skip_special_tokens=True)
         'Hi!'
 
-    **Ids.** `<pad>` 0, `<s>` 1, `</s>` 2, `<unk>` 3 (never produced), `<mask>` 4, then language tags and extra
-    tokens, then the 256 bytes, then the merges. Source and target are encoded alike: the pieces and `</s>`.
+    **Ids.** `<pad>` 0, `<s>` 1, `</s>` 2, `<unk>` 3 (never produced), `<mask>` 4, then language tags and
+    extra tokens, then the 256 bytes, then the merges. Source and target are encoded alike: the pieces and
+    `</s>`.
 
-    **Special tokens in a text are text.** `"</s>"` typed by a user is four characters, and comes back as such.
-    Language tags (`>>de<<`) and extra tokens are one token each wherever they stand in a text, and what surrounds
-    them keeps its spaces (`">>de<< Hello"` is the tag and the piece ` Hello`). They are content:
-    `skip_special_tokens=True` leaves them in. (Who reads tokenizer.json with the bare `tokenizers` library must set
-    `encode_special_tokens = True` by hand.)
+    **Special tokens in a text are text.** `"</s>"` typed by a user is four characters, and comes back as
+    such. Language tags (`>>de<<`) and extra tokens are one token each wherever they stand in a text, and what
+    surrounds them keeps its spaces (`">>de<< Hello"` is the tag and the piece ` Hello`). They are content:
+    `skip_special_tokens=True` leaves them in. (Who reads tokenizer.json with the bare `tokenizers` library
+    must set `encode_special_tokens = True` by hand.)
 
-    **Truncation** happens only when asked for, as everywhere in transformers (`truncation=True, max_length=n`; the
-    `</s>` is kept), and is then counted: `truncated_texts` is the number of texts that this object has cut so far
-    (set it to 0 to start anew), and the first cut is logged as a warning. There is no default length.
+    **Truncation** happens only when asked for, as everywhere in transformers (`truncation=True,
+    max_length=n`; the `</s>` is kept), and is then counted: `truncated_texts` is the number of texts that
+    this object has cut so far (set it to 0 to start anew), and the first cut is logged as a warning. There is
+    no default length.
 
-    **Fit.** `fingerprint` names the map from text to ids; `check_fits(config)` refuses a model made with another.
+    **Fit.** `fingerprint` names the map from text to ids; `check_fits(config)` refuses a model made with
+    another.
     """
 
     vocab_files_names = {"tokenizer_file": "tokenizer.json"}
@@ -103,17 +107,17 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
         if len(self) > config.vocab_size:
             raise ValueError(
                 f"vocab_size: tokenizer {self.fingerprint} has {len(self)} tokens, the model only "
-                f"{config.vocab_size}. Load the tokenizer saved in the model's folder, or resize the embeddings."
+                f"{config.vocab_size}. Load the one saved in the model's folder, or resize its embeddings."
             )
 
     @property
     def language_tags(self) -> list[str]:
-        """The language tags in the order of their ids, e.g. `[">>de<<", ">>ko<<"]`; empty where there are none."""
+        """The language tags in the order of ids: `[">>de<<", ">>ko<<"]`, or `[]`."""
         added = sorted(self.added_tokens_decoder.items())
         return [token.content for _, token in added if LANGUAGE_TAG.fullmatch(token.content)]
 
     def language_tag(self, code: str) -> str:
-        """The tag of a language: `"de"` gives `">>de<<"`. ValueError, with the known codes, if there is none."""
+        """The tag of a language: `"de"` gives `">>de<<"`. ValueError, naming the known, if there is none."""
         tags = self.language_tags
         if f">>{code}<<" not in tags:
             known = ", ".join(tag[2:-2] for tag in tags) or "none: learn the vocabulary with its languages"
@@ -121,8 +125,8 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
         return f">>{code}<<"
 
     def _add_tokens(self, new_tokens, special_tokens=False):
-        # Tokens that come later (tokenizer.add_tokens) need what learn_vocabulary does for extra tokens, or spaces
-        # get lost. The normaliser goes first: the backend normalises a token when it is added.
+        # Tokens that come later (tokenizer.add_tokens) need what learn_vocabulary does for extra tokens, or
+        # spaces get lost. The normaliser goes first: the backend normalises a token when it is added.
         later = [] if special_tokens else [str(t) for t in new_tokens if not getattr(t, "special", False)]
         if later:
             known = [token.content for token in self.added_tokens_decoder.values() if not token.special]
@@ -145,10 +149,11 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
 
 
 def space_in_front(tags):
-    """The normaliser: one space before the text, unless the text begins with one of `tags` (or extra tokens).
+    """The normaliser: one space before the text, unless the text begins with one of `tags`.
 
-    Before a tag the space would come back when decoding, which takes off only what the whole text begins with.
-    (A single Replace of the empty match at the beginning would do, but makes tokenizers 0.23 panic later.)
+    Before a tag the space would come back when decoding, which takes off only what the whole text begins
+    with. (A single Replace of the empty match at the beginning would do, but makes tokenizers 0.23 panic
+    later.)
     """
     prepend = normalizers.Prepend(" ")
     if not tags:
@@ -158,7 +163,7 @@ def space_in_front(tags):
 
 
 def _without_defaults(value):
-    """`value` (JSON) without the dictionary entries, at any depth, that are null, false or an empty string."""
+    """`value` (JSON) without the dictionary entries, at any depth, that are null, false or empty."""
     if isinstance(value, dict):
         return {k: _without_defaults(v) for k, v in value.items() if not (v is None or v is False or v == "")}
     if isinstance(value, (list, tuple)):

@@ -16,17 +16,19 @@ IGNORED_LABEL = -100  # torch's and transformers' mark for a position without a 
 class PairCollator:
     """Pads source and target on the right and makes the decoder's input from the labels.
 
-    The decoder's input is the labels shifted right by one, beginning with `decoder_start_token_id`; it is made here, and not in the
-    model alone, because `generate`-style callers and label smoothing in `Seq2SeqTrainer` need it in the batch. There is no decoder
-    mask: with targets padded on the right, the look-ahead mask already hides the padding from every real position.
+    The decoder's input is the labels shifted right by one, beginning with `decoder_start_token_id`; it is
+    made here, and not in the model alone, because `generate`-style callers and label smoothing in
+    `Seq2SeqTrainer` need it in the batch. There is no decoder mask: with targets padded on the right, the
+    look-ahead mask already hides the padding from every real position.
 
     Args:
         pad_token_id: fills `input_ids` and `decoder_input_ids`; labels are filled with -100.
         decoder_start_token_id: first decoder input.
         pad_to_multiple_of: rounds S and T up (8 suits tensor cores).
 
-    Takes a list of rows with `input_ids` and, except for prediction, `labels` (lists, arrays or tensors); an `attention_mask` in the
-    rows is kept. Returns `input_ids` (B, S), `attention_mask` (B, S) int64 and, with labels, `labels` and `decoder_input_ids` (B, T).
+    Takes a list of rows with `input_ids` and, except for prediction, `labels` (lists, arrays or tensors); an
+    `attention_mask` in the rows is kept. Returns `input_ids` (B, S), `attention_mask` (B, S) int64 and, with
+    labels, `labels` and `decoder_input_ids` (B, T).
     """
 
     pad_token_id: int
@@ -35,7 +37,10 @@ class PairCollator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         sources = [row["input_ids"] for row in rows]
-        masks = [row["attention_mask"] if "attention_mask" in row else np.ones(len(row["input_ids"])) for row in rows]
+        masks = [
+            row["attention_mask"] if "attention_mask" in row else np.ones(len(row["input_ids"]))
+            for row in rows
+        ]
         batch = {"input_ids": self._pad(sources, self.pad_token_id), "attention_mask": self._pad(masks, 0)}
         if "labels" in rows[0]:
             labels = self._pad([row["labels"] for row in rows], IGNORED_LABEL)

@@ -4,9 +4,9 @@
     encoded, dropped = encode_pairs(pairs, tokenizer, max_source_length=256, max_target_length=256)
     batches = TokenBatches(pair_lengths(encoded), max_tokens=4096, seed=1)
 
-Nothing is truncated, and nothing is left out without being counted (`DroppedRows`). Arrow files go to the ordinary `datasets` cache
-(HF_DATASETS_CACHE), under a name that contains the hash of the files' contents: several processes share them, and a changed file
-is read again. Row numbers in messages count from 1.
+Nothing is truncated, and nothing is left out without being counted (`DroppedRows`). Arrow files go to the
+ordinary `datasets` cache (HF_DATASETS_CACHE), under a name that contains the hash of the files' contents:
+several processes share them, and a changed file is read again. Row numbers in messages count from 1.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def load_pairs(
     """Sentence pairs in file order: columns `source` and `target`.
 
     Args:
-        files: read one after the other; each is a JSON Lines, JSON, CSV or Parquet file (text formats also `.gz`) whose rows have
-            `translation` ({language: text}), or a column per language, or `source` and `target`; or "train.en,train.de", a pair of
-            plain text files (also `.gz`). A pair whose suffixes are the two languages is ordered by them, any other is
-            source,target.
+        files: read one after the other; each is a JSON Lines, JSON, CSV or Parquet file (text formats also
+            `.gz`) whose rows have `translation` ({language: text}), or a column per language, or `source` and
+            `target`; or "train.en,train.de", a pair of plain text files (also `.gz`). A pair whose suffixes
+            are the two languages is ordered by them, any other is source,target.
         dataset_name: a data set on the Hub, or a folder, instead of files, with `dataset_config` and `split`.
         streaming: an `IterableDataset` that reads while it is iterated and stores nothing.
 
@@ -73,7 +73,12 @@ def load_pairs(
         data = _load_hub(files, dataset_name, dataset_config, split, streaming)
         return _pairs_from_hub(data, dataset_name, source_lang, target_lang)
     arguments = {"files": _file_list(files), "source_lang": source_lang, "target_lang": target_lang}
-    return _from_files(_generate_pairs, arguments, Features({"source": Value("string"), "target": Value("string")}), streaming)
+    return _from_files(
+        _generate_pairs,
+        arguments,
+        Features({"source": Value("string"), "target": Value("string")}),
+        streaming,
+    )
 
 
 def load_texts(
@@ -85,8 +90,9 @@ def load_texts(
     split: str = "train",
     streaming: bool = False,
 ) -> Dataset | IterableDataset:
-    """Raw text, column `text`: each line of a plain text file; of a row the fields named in `fields`, or else its `text`, every
-    language of its `translation`, or its `source` and `target` (one text each). Arguments and errors as in `load_pairs`.
+    """Raw text, column `text`: each line of a plain text file; of a row the fields named in `fields`, or else
+    its `text`, every language of its `translation`, or its `source` and `target` (one text each). Arguments
+    and errors as in `load_pairs`.
     """
     features = Features({"text": Value("string")})
     if dataset_name is not None:
@@ -97,16 +103,20 @@ def load_texts(
             return {"text": [text for row in rows for text in _texts_of(row, dataset_name, fields)]}
 
         return data.map(texts, batched=True, remove_columns=list(data.features or []), features=features)
-    return _from_files(_generate_texts, {"files": _file_list(files), "fields": tuple(fields)}, features, streaming)
+    return _from_files(
+        _generate_texts, {"files": _file_list(files), "fields": tuple(fields)}, features, streaming
+    )
 
 
 def iterate_texts(files: Sequence[str], *, fields: Sequence[str] = ()) -> Iterator[str]:
-    """Every text of any number of files in any format of `load_texts`, streamed: constant memory, no cache (for `learn_vocabulary`)."""
+    """Every text of any number of files in any format of `load_texts`, in constant memory and without a cache
+    (for `learn_vocabulary`).
+    """
     for row in _generate_texts(_file_list(files), tuple(fields)):
         yield row["text"]
 
 
-# -- reading ---------------------------------------------------------------------------------------------------------------------
+# -- reading -------------------------------------------------------------------------------------------------
 
 
 def _file_list(files: Sequence[str] | None) -> tuple[str, ...]:
@@ -117,11 +127,17 @@ def _file_list(files: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _from_files(
-    generate: Callable[..., Iterator[dict[str, str]]], arguments: dict[str, Any], features: Features, streaming: bool
+    generate: Callable[..., Iterator[dict[str, str]]],
+    arguments: dict[str, Any],
+    features: Features,
+    streaming: bool,
 ) -> Dataset | IterableDataset:
-    # `datasets` names its cache after the arguments of the generator, so the contents must be among them. Modification times
-    # would be cheaper, but a file restored or rewritten within the clock's grain would be answered from the old cache.
-    contents = tuple(_content_hash(path) for entry in arguments["files"] for path in split_pair(entry) or (entry,))
+    # `datasets` names its cache after the arguments of the generator, so the contents must be among them.
+    # Modification times would be cheaper, but a file restored or rewritten within the clock's grain would be
+    # answered from the old cache.
+    contents = tuple(
+        _content_hash(path) for entry in arguments["files"] for path in split_pair(entry) or (entry,)
+    )
     if streaming:
         return IterableDataset.from_generator(generate, features=features, gen_kwargs=arguments)
     cached = arguments | {"contents": contents, "version": _READER_VERSION}
@@ -144,7 +160,11 @@ def _content_hash(path: str) -> str:
 
 
 def _generate_pairs(
-    files: tuple[str, ...], source_lang: str, target_lang: str, contents: tuple[str, ...] = (), version: int = 0
+    files: tuple[str, ...],
+    source_lang: str,
+    target_lang: str,
+    contents: tuple[str, ...] = (),
+    version: int = 0,
 ) -> Iterator[dict[str, str]]:
     count = 0
     for entry in files:
@@ -154,10 +174,14 @@ def _generate_pairs(
                 pair = pair[1], pair[0]
             rows = _parallel_lines(*pair)
         elif file_format(entry) in ROW_FORMATS:
-            rows = (_pair_of(row, f"{entry}:{number}", source_lang, target_lang) for number, row in read_rows(entry))
+            rows = (
+                _pair_of(row, f"{entry}:{number}", source_lang, target_lang)
+                for number, row in read_rows(entry)
+            )
         else:
             raise CorpusError(
-                f"{entry}: pairs are read from {', '.join(ROW_FORMATS)} files, or from two plain text files given as SOURCE,TARGET"
+                f"{entry}: pairs are read from {', '.join(ROW_FORMATS)} files, "
+                f"or from two plain text files given as SOURCE,TARGET"
             )
         for row in rows:
             count += 1
@@ -174,7 +198,10 @@ def _parallel_lines(source: str, target: str) -> Iterator[dict[str, str]]:
         if lines[0] is not None and lines[1] is not None:
             yield {"source": lines[0][1], "target": lines[1][1]}
     if counts[0] != counts[1]:
-        raise CorpusError(f"{source} has {counts[0]:,} lines but {target} has {counts[1]:,}: line n of one must translate line n of the other")
+        raise CorpusError(
+            f"{source} has {counts[0]:,} lines but {target} has {counts[1]:,}: "
+            f"line n of one must translate line n of the other"
+        )
 
 
 def _pair_of(row: dict[str, Any], place: str, source_lang: str, target_lang: str) -> dict[str, str]:
@@ -188,7 +215,11 @@ def _pair_of(row: dict[str, Any], place: str, source_lang: str, target_lang: str
     for name in names:
         if name not in texts:
             found = ", ".join(texts) or "nothing"
-            where = "in its `translation`" if texts is not row else "(nor `translation`, nor `source` and `target`)"
+            where = (
+                "in its `translation`"
+                if texts is not row
+                else "(nor `translation`, nor `source` and `target`)"
+            )
             raise CorpusError(f"{place}: no `{name}` {where}; found: {found}")
         if not isinstance(texts[name], str):
             raise CorpusError(f"{place}: `{name}` is not a text but {_kind(texts[name])}")
@@ -201,7 +232,9 @@ def _generate_texts(
     count = 0
     for path in (path for entry in files for path in split_pair(entry) or (entry,)):
         if file_format(path) in ROW_FORMATS:
-            texts: Iterable[str] = (text for n, row in read_rows(path) for text in _texts_of(row, f"{path}:{n}", fields))
+            texts: Iterable[str] = (
+                text for n, row in read_rows(path) for text in _texts_of(row, f"{path}:{n}", fields)
+            )
         else:
             texts = (line for _, line in read_lines(path))
         for text in texts:
@@ -232,7 +265,7 @@ def _kind(value: Any) -> str:
     return "missing (null)" if value is None else f"{type(value).__name__} {value!r}"
 
 
-# -- data sets by name -----------------------------------------------------------------------------------------------------------
+# -- data sets by name ---------------------------------------------------------------------------------------
 
 
 def _load_hub(
@@ -242,19 +275,27 @@ def _load_hub(
         raise CorpusError(f"give either data files or the data set {name!r}, not both")
     try:
         data = load_dataset(name, config, split=split, streaming=streaming)
-    except (ValueError, OSError, DatasetGenerationError) as error:  # unknown name, configuration or split; no network; bad files
-        reason = str(error.__cause__ or error).splitlines()
-        raise CorpusError(f"data set {name!r}, configuration {config!r}, split {split!r}: {reason[0] if reason else error!r}") from None
+    except (ValueError, OSError, DatasetGenerationError) as error:
+        # An unknown name, configuration or split, no network, or files that cannot be read.
+        reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        raise CorpusError(f"data set {name!r}, configuration {config!r}, split {split!r}: {reason}") from None
     if not streaming and not len(data):
         raise CorpusError(f"data set {name!r}, split {split!r}: the corpus is empty (no rows)")
     return data
 
 
-def _pairs_from_hub(data: Dataset | IterableDataset, name: str, source_lang: str, target_lang: str) -> Dataset | IterableDataset:
+def _pairs_from_hub(
+    data: Dataset | IterableDataset, name: str, source_lang: str, target_lang: str
+) -> Dataset | IterableDataset:
     def pairs(columns: dict[str, list[Any]], indices: list[int]) -> dict[str, list[str]]:
         rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-        found = [_pair_of(row, f"{name}, row {i + 1}", source_lang, target_lang) for i, row in zip(indices, rows, strict=True)]
+        found = [
+            _pair_of(row, f"{name}, row {i + 1}", source_lang, target_lang)
+            for i, row in zip(indices, rows, strict=True)
+        ]
         return {side: [pair[side] for pair in found] for side in ("source", "target")}
 
     features = Features({"source": Value("string"), "target": Value("string")})
-    return data.map(pairs, batched=True, with_indices=True, remove_columns=list(data.features or []), features=features)
+    return data.map(
+        pairs, batched=True, with_indices=True, remove_columns=list(data.features or []), features=features
+    )

@@ -1,7 +1,8 @@
 """Files of text -> rows, one at a time, each error with its file and line.
 
-`datasets` has readers of its own; these exist because its text reader splits lines at U+2028 and other Unicode separators (which
-silently shifts one side of a corpus), and because its errors name neither the line nor the fields.
+`datasets` has readers of its own; these exist because its text reader splits lines at U+2028 and other
+Unicode separators (which silently shifts one side of a corpus), and because its errors name neither the line
+nor the fields.
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ def split_pair(entry: str) -> tuple[str, str] | None:
         return None
     parts = entry.split(",")
     if len(parts) != 2 or not all(parts):
-        raise CorpusError(f"{entry!r}: a pair of plain text files is written SOURCE,TARGET with exactly one comma")
+        raise CorpusError(
+            f"{entry!r}: a pair of plain text files is written SOURCE,TARGET with exactly one comma"
+        )
     return parts[0], parts[1]
 
 
 def read_lines(path: str) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line without its end). Only "\\n" ends a line; one "\\r" before it is taken off, and so is a BOM."""
+    """(line number from 1, line without its end). Only "\\n" ends a line; one "\\r" before it is taken off,
+    and so is a byte order mark at the beginning of the file.
+    """
     try:
         with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
             for number, raw in enumerate(file, start=1):
@@ -50,8 +55,9 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
                     line = raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
                 except UnicodeDecodeError as error:
                     raise CorpusError(
-                        f"{path}:{number}: invalid UTF-8 (byte 0x{raw[error.start]:02X} at position {error.start + 1} of the line); "
-                        f"convert the file first, for example: iconv -f LATIN1 -t UTF-8"
+                        f"{path}:{number}: invalid UTF-8 (byte 0x{raw[error.start]:02X} at position "
+                        f"{error.start + 1} of the line); convert the file first, "
+                        f"for example: iconv -f LATIN1 -t UTF-8"
                     ) from None
                 yield number, line
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -89,25 +95,35 @@ def _json_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             for row, value in enumerate(_parse_json(path, 1, text), start=1):
                 yield row, _checked_row(path, row, value, may_hold_surrogates=True)
             return
-        # A lone surrogate ("\ud83d") is legal JSON but no text: it cannot be written as UTF-8. It can only come from an escape.
-        yield number, _checked_row(path, number, _parse_json(path, number, line), may_hold_surrogates="\\u" in line)
+        # A lone surrogate ("\ud83d") is legal JSON but no text: it cannot be written as UTF-8. It can only
+        # come from an escape.
+        yield (
+            number,
+            _checked_row(path, number, _parse_json(path, number, line), may_hold_surrogates="\\u" in line),
+        )
 
 
 def _parse_json(path: str, number: int, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise CorpusError(f"{path}:{number + error.lineno - 1}: broken JSON ({error.msg}, column {error.colno})") from None
+        raise CorpusError(
+            f"{path}:{number + error.lineno - 1}: broken JSON ({error.msg}, column {error.colno})"
+        ) from None
 
 
 def _checked_row(path: str, number: int, row: Any, may_hold_surrogates: bool) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise CorpusError(f"{path}:{number}: expected a JSON object with named fields, found {type(row).__name__}")
+        raise CorpusError(
+            f"{path}:{number}: expected a JSON object with named fields, found {type(row).__name__}"
+        )
     if may_hold_surrogates:
         try:
             json.dumps(row, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
-            raise CorpusError(f"{path}:{number}: half of a surrogate pair (\\ud800 to \\udfff alone) is not text; remove it") from None
+            raise CorpusError(
+                f"{path}:{number}: half of a surrogate pair (\\ud800 to \\udfff alone) is not text; remove it"
+            ) from None
     return row
 
 
@@ -120,8 +136,8 @@ def _csv_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 header = fields
             elif fields and len(fields) != len(header):
                 raise CorpusError(
-                    f"{path}:{reader.line_num}: {len(fields)} fields where the header has {len(header)} ({', '.join(header)}); "
-                    f"a text with a comma must be quoted"
+                    f"{path}:{reader.line_num}: {len(fields)} fields where the header has {len(header)} "
+                    f"({', '.join(header)}); a text with a comma must be quoted"
                 )
             elif fields:
                 yield reader.line_num, dict(zip(header, fields, strict=True))

@@ -1,4 +1,6 @@
-"""Corpora of texts -> corpora of token ids (see `corpus.py`). Nothing is truncated; what is left out is counted (`DroppedRows`)."""
+"""Corpora of texts -> corpora of token ids (see `corpus.py`). Nothing is truncated; what is left out is
+counted (`DroppedRows`).
+"""
 
 from __future__ import annotations
 
@@ -54,9 +56,13 @@ class DroppedRows:
         if self.over_long:
             limits = ", ".join(
                 f"{limit} {side} tokens"
-                for side, limit in zip(("source", "target") if len(self.limits) == 2 else ("text",), self.limits, strict=True)
+                for side, limit in zip(
+                    ("source", "target") if len(self.limits) == 2 else ("text",), self.limits, strict=True
+                )
             )
-            reasons.append(f"{self.over_long:,} longer than {limits} ({_row_list(self.over_long, self.over_long_rows)})")
+            reasons.append(
+                f"{self.over_long:,} longer than {limits} ({_row_list(self.over_long, self.over_long_rows)})"
+            )
         return f"kept {self.kept:,} of {self.rows:,} rows; dropped {' and '.join(reasons)}"
 
 
@@ -69,11 +75,14 @@ def encode_pairs(
     source_prefix: str = "",
     num_proc: int | None = None,
 ) -> tuple[Dataset, DroppedRows]:
-    """Token ids of pairs: columns `input_ids` and `labels` (int32 lists that end with `</s>`), nothing cut off.
+    """Token ids of pairs: columns `input_ids` and `labels` (int32 lists that end with `</s>`), nothing cut
+    off.
 
     Args:
-        pairs: as from `load_pairs`. A stream is encoded into a temporary file that goes when the process ends.
-        max_source_length, max_target_length: the longest kept, in tokens with `</s>` and prefix; None keeps all.
+        pairs: as from `load_pairs`. A stream is encoded into a temporary file that goes when the process
+            ends.
+        max_source_length, max_target_length: the longest kept, in tokens with `</s>` and prefix; None keeps
+            all.
         source_prefix: put before each source text as it is, e.g. a language tag with its space.
 
     Raises:
@@ -83,12 +92,23 @@ def encode_pairs(
     def encode(columns: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         sources, targets = columns["source"], columns["target"]
         ids = tokenizer(
-            [source_prefix + text for text in sources], text_target=targets, return_attention_mask=False, verbose=False
+            [source_prefix + text for text in sources],
+            text_target=targets,
+            return_attention_mask=False,
+            verbose=False,
         )
         blank = [not (a.strip() and b.strip()) for a, b in zip(sources, targets, strict=True)]
         return {name: _without_blank(ids[name], blank) for name in ("input_ids", "labels")}
 
-    return _encode(pairs, encode, ("input_ids", "labels"), (max_source_length, max_target_length), tokenizer, source_prefix, num_proc)
+    return _encode(
+        pairs,
+        encode,
+        ("input_ids", "labels"),
+        (max_source_length, max_target_length),
+        tokenizer,
+        source_prefix,
+        num_proc,
+    )
 
 
 def encode_texts(
@@ -104,10 +124,14 @@ def encode_texts(
 
 
 def pair_lengths(encoded: Dataset) -> np.ndarray:
-    """(N, k) int64: tokens of each row in each of `input_ids` and `labels` (k = 2), or in `input_ids` alone (k = 1)."""
+    """(N, k) int64: tokens of each row in each of `input_ids` and `labels` (k = 2), or in `input_ids` alone
+    (k = 1).
+    """
     names = [name for name in ("input_ids", "labels") if name in encoded.column_names]
     tables = encoded.select_columns(names).with_format("arrow").iter(batch_size=10_000)
-    parts = [np.stack([pc.list_value_length(table[name]).to_numpy() for name in names], axis=1) for table in tables]
+    parts = [
+        np.stack([pc.list_value_length(table[name]).to_numpy() for name in names], axis=1) for table in tables
+    ]
     return np.concatenate(parts).astype(np.int64) if parts else np.zeros((0, len(names)), dtype=np.int64)
 
 
@@ -129,15 +153,15 @@ def _encode(
     if isinstance(data, IterableDataset):
         encoded = _encode_stream(data, encode, features)
     else:
-        # Hashing a tokenizer through pickle is slow, and differs from call to call: it remembers its last padding. The limits
-        # are not part of the name, for they are applied to the stored ids.
+        # Hashing a tokenizer through pickle is slow, and differs from call to call: it remembers its last
+        # padding. The limits are not part of the name, for they are applied to the stored ids.
         name = None
         if hasattr(tokenizer, "fingerprint"):
             parts = (data._fingerprint, tokenizer.fingerprint, *names, prefix, _ENCODING_VERSION)
             name = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
         encoded = data.map(
-            encode, batched=True, remove_columns=data.column_names, features=features, new_fingerprint=name, num_proc=num_proc,
-            desc="Encoding",
+            encode, batched=True, remove_columns=data.column_names, features=features, new_fingerprint=name,
+            num_proc=num_proc, desc="Encoding",
         )  # fmt: skip
     lengths = pair_lengths(encoded)
     if not len(lengths):
@@ -161,7 +185,9 @@ def _encode(
 
 
 def _encode_stream(
-    stream: IterableDataset, encode: Callable[[dict[str, list[str]]], dict[str, list[list[int]]]], features: Features
+    stream: IterableDataset,
+    encode: Callable[[dict[str, list[str]]], dict[str, list[list[int]]]],
+    features: Features,
 ) -> Dataset:
     folder = tempfile.TemporaryDirectory(prefix="vanilla-transformer-stream-")
     _stream_folders.append(folder)
@@ -178,4 +204,6 @@ def _first_rows(marked: np.ndarray) -> tuple[int, ...]:
 
 
 def _row_list(count: int, first: tuple[int, ...]) -> str:
-    return f"row{'s' if count > 1 else ''} {', '.join(map(str, first))}{', ...' if count > len(first) else ''}"
+    return (
+        f"row{'s' if count > 1 else ''} {', '.join(map(str, first))}{', ...' if count > len(first) else ''}"
+    )

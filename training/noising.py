@@ -5,8 +5,8 @@
     what is read   A <mask> E <mask> F G H </s>        ONE mask for each span, however long it was
     what is asked  A  B  C  D  E  F  G  H  </s>
 
-One mask for a span of unknown length makes the model find out how many tokens are missing; a span of length zero
-inserts a mask where nothing is missing at all.
+One mask for a span of unknown length makes the model find out how many tokens are missing; a span of length
+zero inserts a mask where nothing is missing at all.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class TextInfilling:
     """Replaces spans of tokens by one mask each, until `mask_share` of the tokens are gone.
 
     Differs from fairseq's `DenoisingDataset` in three ways:
-    1. Spans never overlap, so exactly the wanted number of tokens is removed. There, spans start at random places
-       and run into each other, and fewer tokens are removed than asked for.
-    2. A wanted number with a fraction is rounded up or down at random in proportion, so that the share is right on
-       average for short texts as well. There it is rounded up: a text of one token would always be masked.
+    1. Spans never overlap, so exactly the wanted number of tokens is removed. There, spans start at random
+       places and run into each other, and fewer tokens are removed than asked for.
+    2. A wanted number with a fraction is rounded up or down at random in proportion, so that the share is
+       right on average for short texts too. There it is rounded up: a text of one token is always masked.
     3. No random tokens in place of masks, no whole words, no rotation, no permuted sentences (BART's own text
        infilling has the first two switched off as well).
     As there, the last span drawn is cut to what is still wanted.
@@ -42,14 +42,14 @@ class TextInfilling:
         self, mask_token_id: int, mask_share: float = 0.3, poisson_lambda: float = 3.0, keep_last: int = 1
     ) -> None:
         if mask_token_id < 0:
-            raise ValueError(f"mask_token_id must be an id of the vocabulary (0 or more), not {mask_token_id}")
+            raise ValueError(f"mask_token_id must be an id, 0 or more, not {mask_token_id}")
         if not 0.0 <= mask_share <= 1.0:
-            raise ValueError(f"mask_share is a share of the tokens and must be between 0 and 1, not {mask_share}")
+            raise ValueError(f"mask_share must be between 0 and 1, not {mask_share}")
         # Below 1 most spans would be empty, and the masks inserted would outnumber the tokens masked.
         if not 1.0 <= poisson_lambda < float("inf"):
-            raise ValueError(f"poisson_lambda is a mean length in tokens and must be at least 1, not {poisson_lambda}")
+            raise ValueError(f"poisson_lambda must be at least 1, not {poisson_lambda}")
         if keep_last < 0:
-            raise ValueError(f"keep_last is a number of tokens and must be 0 or more, not {keep_last}")
+            raise ValueError(f"keep_last must be 0 or more, not {keep_last}")
         self.mask_token_id = mask_token_id
         self.mask_share = mask_share
         self.poisson_lambda = poisson_lambda
@@ -58,7 +58,7 @@ class TextInfilling:
     def __call__(self, ids: Sequence[int], rng: np.random.Generator) -> list[int]:
         """The noised copy of `ids`; the same generator state gives the same noise.
 
-        Never empty unless `ids` is; may be longer than `ids`, where empty spans inserted masks. Linear in the length.
+        Never empty unless `ids` is; may be longer than `ids` (empty spans insert masks). Takes linear time.
         """
         ids = [int(token) for token in ids]
         free = max(len(ids) - self.keep_last, 0)  # tokens that may be masked
@@ -68,7 +68,7 @@ class TextInfilling:
             return ids
 
         spans = self._span_lengths(masked, rng)
-        # Spans and kept tokens in random order: every way to place the spans is equally likely, and none overlap.
+        # Spans and kept tokens in random order: every way to place the spans is equally likely, none overlap.
         # Each slot holds the number of tokens it takes from the text; 1 for a kept token.
         slots = np.ones(len(spans) + free - masked, dtype=np.int64)
         is_span = np.zeros(len(slots), dtype=bool)

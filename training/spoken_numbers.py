@@ -6,8 +6,8 @@
     >>ko<< 14:05             오후 두 시 오 분
 
 There is exactly one right answer to each line, so a model can be judged by "is the line right?" alone. The
-words of the numbers come from num2words. What this file adds is what a language decides about dates and clocks
-(names of months, native Korean hours, "ein Uhr" but "eins"), and one correction of num2words.
+words of the numbers come from num2words. What this file adds is what a language decides about dates and
+clocks (names of months, native Korean hours, "ein Uhr" but "eins"), and one correction of num2words.
 
 The held-out values are drawn first and never enter the training part: in no language and in no spelling.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import calendar
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, time
 from pathlib import Path
 
@@ -35,6 +35,7 @@ KIND_SHARES = (0.5, 0.3, 0.2)
 DIGIT_COUNT_SHARES = (0.02, 0.08, 0.15, 0.20, 0.25, 0.30)
 ZERO_SHARE = 0.25  # of the digits after the first: "20,007" is harder than "23,417" and rarer by nature
 FIRST_YEAR, LAST_YEAR = 1900, 2099
+MOST_HELD_OUT = 720 * len(LANGUAGES) * len(KINDS)  # rows in which half of the 1,440 times of day occur
 
 MONTHS = {
     "en": "January February March April May June July August September October November December".split(),
@@ -54,7 +55,7 @@ def cardinal(number: int, language: str) -> str:
 
 
 def read_date(day: date, language: str) -> str:
-    """2024-03-07 -> "March seventh, twenty twenty-four" / "siebter März zweitausendvierundzwanzig" / "이천이십사년 …"."""
+    """2024-03-07 -> "March seventh, twenty twenty-four" / "siebter März zweitausend…" / "이천이십사년 …"."""
     month, year = MONTHS[language][day.month - 1], num2words(day.year, lang=language, to="year")
     if language == "en":
         return f"{month} {num2words(day.day, lang='en', to='ordinal')}, {year}"
@@ -64,7 +65,7 @@ def read_date(day: date, language: str) -> str:
 
 
 def read_time(clock: time, language: str) -> str:
-    """14:05 -> "two oh five p.m." / "vierzehn Uhr fünf" / "오후 두 시 오 분"; the full hour has no minutes."""
+    """14:05 -> "two oh five p.m." / "vierzehn Uhr fünf" / "오후 두 시 오 분"; no minutes at the full hour."""
     hour, minute = clock.hour, clock.minute
     if language == "de":
         words = ["ein" if hour == 1 else cardinal(hour, "de"), "Uhr"]
@@ -120,33 +121,33 @@ def draw_value(kind: str, rng: np.random.Generator) -> Value:
 def make_corpus(seed: int, train_rows: int, validation_rows: int, test_rows: int) -> dict[str, list[Row]]:
     """`{"train": rows, "validation": rows, "test": rows}`; the same arguments give the same corpus.
 
-    No value of one part occurs in another, in any language or spelling. The held-out parts take the three kinds in
-    turn, each value in all three languages; integers below 100 stay in training, because their words can be learned
-    from nothing else. The training part may say the same thing twice.
+    No value of one part occurs in another, in any language or spelling. The held-out parts take the three
+    kinds in turn, each value in all three languages; integers below 100 stay in training, because their words
+    can be learned from nothing else. The training part may say the same thing twice.
 
     Raises:
-        ValueError: a number of rows is not positive, or so many held-out times of day that few are left to learn from.
+        ValueError: a number of rows is not positive, or so many held-out rows that few times of day are left.
     """
-    for name, rows in (("train_rows", train_rows), ("validation_rows", validation_rows), ("test_rows", test_rows)):
+    sizes = {"train_rows": train_rows, "validation_rows": validation_rows, "test_rows": test_rows}
+    for name, rows in sizes.items():
         if rows < 1:
             raise ValueError(f"{name} must be 1 or more, not {rows}")
-    values_per_row = 1 / (len(LANGUAGES) * len(KINDS))
-    if (validation_rows + test_rows) * values_per_row > 720:
+    if validation_rows + test_rows > MOST_HELD_OUT:
         raise ValueError(
-            f"validation_rows and test_rows may be 6480 together (half of the 1440 times of day), "
+            f"validation_rows and test_rows may be {MOST_HELD_OUT} together (half of the 1440 times of day), "
             f"not {validation_rows + test_rows}"
         )
     rng = np.random.default_rng(seed)
     held_out: set[Value] = set()
-    corpus = {part: _held_out_rows(rows, held_out, rng) for part, rows in
-              (("validation", validation_rows), ("test", test_rows))}
+    validation = _held_out_rows(validation_rows, held_out, rng)
+    test = _held_out_rows(test_rows, held_out, rng)
     train: list[Row] = []
     while len(train) < train_rows:
         value = draw_value(KINDS[rng.choice(len(KINDS), p=KIND_SHARES)], rng)
         language, spelling = LANGUAGES[rng.integers(len(LANGUAGES))], int(rng.random() < 0.25)
         if value not in held_out:
             train.append(make_row(value, language, spelling))
-    return {"train": train, **corpus}
+    return {"train": train, "validation": validation, "test": test}
 
 
 def _held_out_rows(rows: int, held_out: set[Value], rng: np.random.Generator) -> list[Row]:
@@ -163,21 +164,26 @@ def _held_out_rows(rows: int, held_out: set[Value], rng: np.random.Generator) ->
 
 
 def raw_text(rows: Iterable[Row]) -> list[str]:
-    """Both sides of the rows as separate lines, for the vocabulary and for denoising: give it the training part.
+    """Both sides of the rows as separate lines, for the vocabulary and for denoising.
 
-    The pairs are taken apart (all digits first, then all words), so nothing in it tells which belongs to which.
+    Give it the training part only. All the digits come first, then all the words: no line holds a pair.
     """
     rows = list(rows)
     return [row["translation"][side] for side in (SOURCE_LANG, TARGET_LANG) for row in rows]
 
 
-def write_corpus(corpus: dict[str, Sequence[Row]], folder: Path) -> dict[str, Path]:
-    """Writes `train.jsonl`, `validation.jsonl`, `test.jsonl` and `raw_text.txt`; returns the paths by those names."""
+def write_corpus(corpus: Mapping[str, Sequence[Row]], folder: Path) -> dict[str, Path]:
+    """Writes each part as JSON Lines, and the raw text of all but the test part; returns the paths by name.
+
+    The names: train, validation, test (`.jsonl`), raw_train, raw_validation (`.txt`).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = {part: folder / f"{part}.jsonl" for part in corpus}
     for part, rows in corpus.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         files[part].write_text("".join(lines), encoding="utf-8")
-    files["raw_text"] = folder / "raw_text.txt"
-    files["raw_text"].write_text("\n".join(raw_text(corpus["train"])) + "\n", encoding="utf-8")
+    for part in ("train", "validation"):
+        files[f"raw_{part}"] = folder / f"raw_{part}.txt"
+        lines = (line + "\n" for line in raw_text(corpus[part]))
+        files[f"raw_{part}"].write_text("".join(lines), encoding="utf-8")
     return files

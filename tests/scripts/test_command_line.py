@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -23,7 +24,8 @@ def test_help_lists_every_command_with_what_it_does(capsys):
 def test_help_and_version_import_nothing_heavy():
     """The list of commands must answer at once: torch alone takes over a second."""
     code = (
-        "import sys; from vanilla_transformer.scripts.command_line import main; main(['--help']); main(['--version']);"
+        "import sys; from vanilla_transformer.scripts.command_line import main;"
+        "main(['--help']); main(['--version']);"
         "print('heavy:', sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -79,8 +81,16 @@ def test_the_rest_of_the_line_goes_to_the_commands_own_main(typed, monkeypatch):
 @pytest.mark.parametrize(
     "error, status, line",
     [
-        (ValueError("d_model: 7 is odd,\n  choose an even number"), 2, "error: d_model: 7 is odd, choose an even number"),
-        (FileNotFoundError(2, "No such file or directory", "a.txt"), 2, "error: a.txt: No such file or directory"),
+        (
+            ValueError("d_model: 7 is odd,\n  choose an even number"),
+            2,
+            "error: d_model: 7 is odd, choose an even number",
+        ),
+        (
+            FileNotFoundError(2, "No such file or directory", "a.txt"),
+            2,
+            "error: a.txt: No such file or directory",
+        ),
         (OSError("disk full"), 2, "error: disk full"),
         (ValueError(), 2, "error: ValueError"),
         (KeyboardInterrupt("checkpoint written to x"), 130, "interrupted: checkpoint written to x"),
@@ -112,7 +122,9 @@ def test_our_own_mistakes_and_wanted_tracebacks_are_not_hidden(monkeypatch):
         main([ValueError("look here")])
 
 
-@pytest.mark.parametrize("count", [3, 1_000_000])  # ends before the reader looks; is still writing when the reader goes
+@pytest.mark.parametrize(
+    "count", [3, 1_000_000]
+)  # ends before the reader looks; is still writing when the reader goes
 def test_a_reader_that_goes_away_gets_no_traceback(count, tmp_path):
     script = tmp_path / "chatter.py"
     script.write_text(
@@ -125,8 +137,11 @@ def test_a_reader_that_goes_away_gets_no_traceback(count, tmp_path):
         "sys.stdin.read()\n"  # until the test has closed the other end
         "sys.exit(main())\n"
     )
+    # Without a buffer the last flush has nothing to do, and the short case would test nothing.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipe = subprocess.PIPE
     process = subprocess.Popen(
-        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, script], stdin=pipe, stdout=pipe, stderr=pipe, env=environment
     )
     assert process.stdin and process.stdout and process.stderr
     process.stdout.close()
@@ -144,3 +159,9 @@ def test_the_installed_program_and_the_module_are_the_same(run_command):
     assert as_program.returncode == as_module.returncode == 0
     assert as_program.stdout == as_module.stdout
     assert run_command("pretrian").returncode == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    assert main([name, "--help"]) == 0
+    assert f"usage: vanilla-transformer {name}" in capsys.readouterr().out

@@ -19,6 +19,7 @@ class Data:
 @dataclass
 class Training:
     max_steps: int = field(default=100, metadata={"help": "updates, at least 1 % of them warm-up"})
+    log_steps: int = field(default=1, metadata={"help": "updates between two reports"})
     learning_rate: float = field(default=0.5, metadata={"help": "peak"})
     precision: Literal["fp32", "bf16"] = field(default="fp32", metadata={"help": "of the matrix products"})
     resume: bool = field(default=False, metadata={"help": "go on where the run stopped"})
@@ -54,7 +55,9 @@ def refusal(capsys, *argv: str) -> str:
 
 
 def test_flags_become_typed_fields_with_dashes_or_underscores():
-    data, training = parse("--train-file", "a", "b", "--max_steps", "7", "--learning-rate=5e-4", "--patience", "3")
+    data, training = parse(
+        "--train-file", "a", "b", "--max_steps", "7", "--learning-rate=5e-4", "--patience", "3"
+    )
     assert data == Data(train_file=["a", "b"])
     assert training == Training(max_steps=7, learning_rate=5e-4, patience=3)
 
@@ -84,9 +87,10 @@ def test_help_shows_every_field_its_text_and_its_default(capsys, monkeypatch):
         "--train-file TRAIN_FILE [TRAIN_FILE ...] files to read (required)",
         "--source-lang SOURCE_LANG language of the source (default: not set)",
         "--max-steps MAX_STEPS updates, at least 1 % of them warm-up (default: 100)",
+        "--log-steps LOG_STEPS updates between two reports (default: 1)",
         "--learning-rate LEARNING_RATE peak (default: 0.5)",
         "--precision {fp32,bf16} of the matrix products (default: fp32)",
-        "go on where the run stopped (default: no)",
+        "--resume, --no-resume go on where the run stopped (default: no)",
         "stop when it gets no better (default: yes)",
     ]:
         assert expected in text
@@ -95,14 +99,18 @@ def test_help_shows_every_field_its_text_and_its_default(capsys, monkeypatch):
 
 
 def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
-    file = config(tmp_path, "train-file: [a, b]\nmax_steps: 7\nlearning_rate: 5e-4\nresume: true\npatience: 4\n")
+    file = config(
+        tmp_path, "train-file: [a, b]\nmax_steps: 7\nlearning_rate: 5e-4\nresume: true\npatience: 4\n"
+    )
     data, training = parse("--config", file, "--max-steps", "9", "--no-resume")
     assert data.train_file == ["a", "b"]
     assert training == Training(max_steps=9, learning_rate=5e-4, resume=False, patience=4)
 
 
 def test_a_single_file_needs_no_brackets_and_null_is_not_set(tmp_path):
-    data, training = parse("--config", config(tmp_path, "train_file: a\nsource_lang: null\nlearning_rate: 1\n"))
+    data, training = parse(
+        "--config", config(tmp_path, "train_file: a\nsource_lang: null\nlearning_rate: 1\n")
+    )
     assert data == Data(train_file=["a"], source_lang=None)
     assert training.learning_rate == 1.0 and isinstance(training.learning_rate, float)
 
@@ -127,9 +135,18 @@ def test_of_several_files_the_later_wins(tmp_path):
         ("learning_rate: [1]", "learning_rate must be a number, and is [1]"),
         ("precision: fp8", "precision must be one of fp32, bf16, and is 'fp8'"),
         ("resume: 1", "resume must be true or false, and is 1"),
-        ("source_lang: no", "source_lang must be text (in quotes, where YAML would read something else), and is False"),
-        ("train_file: [a, 3]", "train_file must be text (in quotes, where YAML would read something else), and is ['a', 3]"),
-        ("max_steps: 1\nmax-steps: 2", "max_steps is given twice, once with dashes and once with underscores"),
+        (
+            "source_lang: no",
+            "source_lang must be text (in quotes, where YAML would read something else), and is False",
+        ),
+        (
+            "train_file: [a, 3]",
+            "train_file must be text (in quotes, where YAML would read something else), and is ['a', 3]",
+        ),
+        (
+            "max_steps: 1\nmax-steps: 2",
+            "max_steps is given twice, once with dashes and once with underscores",
+        ),
         ("- a\n- b", "must hold lines such as `max_steps: 1000`, and holds one list"),
     ],
 )
@@ -152,14 +169,20 @@ def test_a_recipe_is_found_by_its_name_and_missing_ones_are_refused(tmp_path, ca
     assert flags.recipe_names() == ["multi30k_tiny"]
     assert parse("--config", "multi30k_tiny", "--train-file", "a")[1].max_steps == 11
     wrong = refusal(capsys, "--config", "multi30k_tony")
-    assert wrong == "multi30k_tony: no such file, and no shipped recipe is called so; did you mean multi30k_tiny?"
+    assert (
+        wrong
+        == "multi30k_tony: no such file, and no shipped recipe is called so; did you mean multi30k_tiny?"
+    )
 
 
 @pytest.mark.parametrize(
     "argv, line",
     [
         ([], "the following arguments are required: --train-file"),
-        (["--train-file", "a", "--lerning-rate", "1"], "no flag is called --lerning-rate; did you mean --learning-rate?"),
+        (
+            ["--train-file", "a", "--lerning-rate", "1"],
+            "no flag is called --lerning-rate; did you mean --learning-rate?",
+        ),
         (["--train-file", "a", "--max", "1"], "no flag is called --max"),
         (["stray", "--train-file", "a"], "unexpected argument 'stray': every value follows its flag"),
         (["--train-file", "a", "--max-steps", "x"], "argument --max-steps: invalid int value: 'x'"),

@@ -34,7 +34,7 @@ def test_an_empty_span_inserts_a_mask() -> None:
     assert seen == {(MASK, MASK, END)}
     noise = GivenSpans([1, 0], mask_share=0.5)
     seen = {tuple(noise([10, 11, END], np.random.default_rng(seed))) for seed in range(200)}
-    # Two masks and one kept token in every order: 11 is kept if the span of length 1 came before it, 10 if after.
+    # Two masks and one kept token in every order: 11 is kept if the span of length 1 lies before it, else 10.
     assert seen == {
         (MASK, MASK, 11, END), (MASK, 11, MASK, END), (MASK, 10, MASK, END), (10, MASK, MASK, END),
     }  # fmt: skip
@@ -60,7 +60,7 @@ def test_shares_and_lengths_over_many_draws() -> None:
         removed.append(len(text) - len(kept))
         masks.append(noised.count(MASK))
     assert set(removed) == {60}  # 30 % of 200, exactly
-    # 60 tokens in spans of 3 on average: 20 spans, and a little more than half a span for the one that is cut.
+    # 60 tokens in spans of 3 on average: 20 spans, and a little more than half a span for the last, cut one.
     assert 20.0 < np.mean(masks) < 21.5
     assert np.std(masks) > 1.0
 

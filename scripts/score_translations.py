@@ -1,0 +1,166 @@
+"""`vanilla-transformer score-translations`: how good translations are, with the signatures that make the numbers comparable.
+
+    vanilla-transformer score-translations --model runs/multi30k --test-file test.en,test.de --source-lang en --target-lang de
+    vanilla-transformer score-translations --hypotheses out.de --test-file test.en,test.de --source-lang en --target-lang de
+    vanilla-transformer score-translations --force --model runs/multi30k --test-file ...      log-probabilities of the references
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import disable_progress_bars
+from tqdm import tqdm
+
+from vanilla_transformer.scripts.command_line import command, parse_arguments
+from vanilla_transformer.scripts.translate import Counts, Decoding, Model, lines_of, load_translator, one_line, written_whole
+from vanilla_transformer.training.corpus import CorpusError, load_pairs
+from vanilla_transformer.training.metrics import Bleu, ChrF
+
+
+@dataclass
+class OptionalModel(Model):
+    model: str | None = field(default=None, metadata={"help": "folder of a trained model, or its name on the Hub"})  # type: ignore[assignment]
+
+
+@dataclass
+class LanguagePair(Decoding):
+    source_lang: str | None = field(default=None, metadata={"help": "language of the sources"})
+    target_lang: str | None = field(default=None, metadata={"help": "language of the references"})
+    target_tag: bool = field(
+        default=False, metadata={"help": "put the target language's tag (>>de<<) before each source, as in its training"}
+    )
+
+
+@dataclass
+class Test:
+    test_file: list[str] = field(
+        metadata={"help": "pairs: JSON Lines, CSV or Parquet, or two plain text files as SOURCE,TARGET"}
+    )
+    hypotheses: str | None = field(default=None, metadata={"help": "score these lines (a file, or -) and use no model"})
+    force: bool = field(default=False, metadata={"help": "what the model gives to the references: log-probabilities, perplexity"})
+    tokenize: str = field(default="13a", metadata={"help": "BLEU's tokenisation: 13a, intl, char, zh ..., or none"})
+    lowercase: bool = field(default=False, metadata={"help": "BLEU and chrF without case"})
+    json: bool = field(default=False, metadata={"help": "one JSON object on standard output, nothing else"})
+    output: str | None = field(
+        default=None, metadata={"help": "file for the translations, or with --force for the log-probability of each pair"}
+    )
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    model, decoding, test = parse_arguments(
+        "score-translations",
+        "BLEU and chrF of a model or of given translations; or what a model gives to the references.",
+        OptionalModel,
+        LanguagePair,
+        Test,
+        argv=argv,
+    )
+    if test.hypotheses is not None and (model.model is not None or test.force):
+        raise ValueError("--hypotheses are scored without a model: leave out --model and --force")
+    if test.hypotheses is None and model.model is None:
+        raise ValueError("give --model to translate the test file with, or --hypotheses to score")
+    if not (decoding.source_lang and decoding.target_lang):
+        raise ValueError("give --source-lang and --target-lang: which of a pair's texts is which")
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # the reading of the test file; like all others they are for people
+    metrics = {"bleu": Bleu(test.tokenize, test.lowercase), "chrf": ChrF(lowercase=test.lowercase)}
+    pairs = load_pairs(test.test_file, decoding.source_lang, decoding.target_lang)
+    sources, references = list(pairs["source"]), list(pairs["target"])
+
+    result: dict[str, Any] = {"sentences": len(references)}
+    if test.force:
+        result |= force(model, decoding, sources, references, test.output)
+    else:
+        if test.hypotheses is not None:
+            hypotheses = list(lines_of(test.hypotheses))
+            if len(hypotheses) != len(references):
+                raise CorpusError(
+                    f"{test.hypotheses} has {len(hypotheses):,} lines but the test file has {len(references):,} pairs: "
+                    "line n must translate pair n"
+                )
+        else:
+            hypotheses, counted = translate(model, decoding, sources, test.output)
+            result |= counted
+        for name, metric in metrics.items():
+            result[name] = metric.compute(predictions=hypotheses, references=references)
+        exact = sum(hypothesis == reference for hypothesis, reference in zip(hypotheses, references, strict=True))
+        result["exact_match"] = 100 * exact / len(references)
+    print(json.dumps(result, ensure_ascii=False) if test.json else report(result))
+    return 0
+
+
+def translate(
+    model: Model, decoding: LanguagePair, sources: list[str], output: str | None
+) -> tuple[list[str], dict[str, Any]]:
+    translator = load_translator(model)
+    options: dict[str, Any] = vars(decoding) | {"target_lang": decoding.target_lang if decoding.target_tag else None}
+    del options["source_lang"], options["target_tag"]
+    counts = Counts()
+    translations = translator.stream(sources, split_long=True, **options)
+    bar = tqdm(counts.over(translations), total=len(sources), unit=" sentences", disable=None)
+    hypotheses = [translation.text for translation in bar]
+    seconds = counts.seconds
+    if output is not None:
+        with written_whole(output) as out:
+            out.writelines(f"{one_line(hypothesis)}\n" for hypothesis in hypotheses)
+    return hypotheses, {
+        "cut": counts.cut,
+        "split": counts.split,
+        "seconds": round(seconds, 3),
+        "sentences_per_second": round(len(sources) / seconds, 2),
+        "num_beams": decoding.num_beams,
+        "length_penalty": decoding.length_penalty,
+        "length_penalty_kind": decoding.length_penalty_kind,
+    }
+
+
+def force(
+    model: Model, decoding: LanguagePair, sources: list[str], references: list[str], output: str | None
+) -> dict[str, Any]:
+    translator = load_translator(model)
+    tag = decoding.target_lang if decoding.target_tag else None
+    rows = translator.score(sources, references, target_lang=tag, max_tokens=decoding.max_tokens)
+    log_probs, lengths = [], []
+    for row in tqdm(rows, total=len(sources), unit=" pairs", disable=None):
+        log_probs.append(math.fsum(row))
+        lengths.append(len(row))
+    if output is not None:
+        with written_whole(output) as out:
+            out.writelines(f"{log_prob:.6f}\t{length}\n" for log_prob, length in zip(log_probs, lengths, strict=True))
+    total, tokens = math.fsum(log_probs), sum(lengths)
+    return {
+        "tokens": tokens,
+        "log_probability": total,
+        "perplexity": math.exp(-total / tokens),
+        "pairs": [{"log_probability": p, "tokens": n} for p, n in zip(log_probs, lengths, strict=True)],
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """The same for people."""
+    if "perplexity" in result:
+        pairs = [f"{pair['log_probability']:.4f}\t{pair['tokens']}" for pair in result["pairs"]]
+        summary = f"{result['sentences']:,} pairs, {result['tokens']:,} target tokens (</s> counted)"
+        return "\n".join(
+            [*pairs, f"{summary}: log-probability {result['log_probability']:.4f}, perplexity {result['perplexity']:.4f} a token"]
+        )
+    lines = [
+        f"BLEU   {result['bleu']['score']:6.2f}   {result['bleu']['signature']}",
+        f"chrF   {result['chrf']['score']:6.2f}   {result['chrf']['signature']}",
+        f"exact  {result['exact_match']:6.2f} % of {result['sentences']:,} sentences",
+    ]
+    if "seconds" in result:
+        lines.append(f"{result['sentences_per_second']:.1f} sentences/s, {result['cut']} outputs cut at their bound")
+        if result["split"]:
+            lines.append(f"{result['split']} sources longer than the model allows, translated in pieces")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The fields of a run: where the model and the data come from, and how it is trained. Each is a flag and a YAML key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vanilla_transformer.modeling.configuration_vanilla_transformer import PAPER_ROWS
+
+# Sizes below the paper's, from the literature on small data.
+SMALL_PRESETS: dict[str, dict] = {
+    # Wu et al. 2021, "Good for Misconceived Reasons": the size for the 29,000 pairs of Multi30k.
+    "tiny": {"d_model": 128, "d_ff": 256, "num_attention_heads": 4, "encoder_layers": 4, "decoder_layers": 4},
+    # fairseq's transformer_iwslt_de_en, for 160,000 pairs.
+    "small": {"d_model": 512, "d_ff": 1024, "num_attention_heads": 4, "encoder_layers": 6, "decoder_layers": 6},
+}
+PRESETS: dict[str, dict] = {**SMALL_PRESETS, **PAPER_ROWS}
+
+
+def _flag(help: str, default=None):  # noqa: ANN001
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class ModelArguments:
+    """The model a run starts from."""
+
+    model: str | None = _flag("continue from this model: a folder or a Hub repository")
+    preset: str | None = _flag(f"or begin from scratch with these sizes: {', '.join(PRESETS)}")
+    tokenizer: str | None = _flag("folder of the tokenizer; the model's own if not given")
+    d_model: int | None = _flag("width of every layer's input and output; the preset's if not given (likewise below)")
+    encoder_layers: int | None = _flag("layers of the encoder")
+    decoder_layers: int | None = _flag("layers of the decoder")
+    num_attention_heads: int | None = _flag("heads of every attention")
+    d_ff: int | None = _flag("inner width of the feed-forward layers")
+    d_k: int | None = _flag("width of a head's queries and keys; d_model / heads if not given")
+    d_v: int | None = _flag("width of a head's values; d_model / heads if not given")
+    max_position_embeddings: int | None = _flag("longest source and longest target, in tokens")
+    dropout: float | None = _flag("probability of dropping an element of a sub-layer's output; the paper: 0.1")
+    attention_dropout: float | None = _flag("probability of dropping an attention weight; the paper: 0")
+    activation_dropout: float | None = _flag("probability of dropping an inner unit; the paper: 0")
+    label_smoothing: float | None = _flag("probability mass taken from the true token; the paper: 0.1")
+    label_smoothing_kind: Literal["uniform", "fairseq", "joey"] | None = _flag("where that mass goes, see modeling/loss.py")
+    norm_position: Literal["post", "pre"] | None = _flag("layer normalisation after (the paper) or before each sub-layer")
+    position_embedding: Literal["sinusoidal", "learned"] | None = _flag("positions: the paper's sinusoids, or row E's")
+    share_embeddings: Literal["all", "source-target", "target-output", "none"] | None = _flag(
+        "which of source embedding, target embedding and output matrix are one; the paper: all"
+    )
+
+
+@dataclass
+class DataArguments:
+    """The data of a run. Files: JSON Lines, JSON, CSV, Parquet (also .gz), or `a.en,a.de`, a pair of plain text files."""
+
+    train_file: list[str] = field(default_factory=list, metadata={"help": "training data, one or several files"})
+    validation_file: list[str] = field(
+        default_factory=list, metadata={"help": "what the run is judged by while it trains, one or several files"}
+    )
+    test_file: list[str] = field(default_factory=list, metadata={"help": "scored once, at the end, with the best model"})
+    dataset_name: str | None = _flag("a data set of the Hub (or a folder) instead of files; its splits train, validation, test")
+    dataset_config: str | None = _flag("its configuration, for example de-en")
+    source_lang: str | None = _flag("name of the source language in the data, for example en")
+    target_lang: str | None = _flag("name of the target language in the data, for example de")
+    target_tag: bool = _flag("put the target language's tag (>>de<<) before each source text", False)
+    max_source_length: int | None = _flag("longer sources, in tokens, are left out and counted; the model's limit if not given")
+    max_target_length: int | None = _flag("longer targets, in tokens, are left out and counted; the model's limit if not given")
+
+
+@dataclass
+class RunArguments:
+    """How a run trains, what it writes and when it stops."""
+
+    output_dir: str = _flag("folder of the run; its best model loads from there with from_pretrained", "runs/model")
+    resume: bool = _flag("continue the run in output_dir exactly where its newest checkpoint stands", False)
+    override: bool = _flag("with --resume: accept that other flags than before are given; old and new are printed", False)
+    seed: int = _flag("of initialisation, order, noise and dropout", 1)
+    max_steps: int = _flag("updates in all, those before a resume included", 100_000)
+    max_tokens: int = _flag("source + target tokens of a batch on one device, padding included", 4096)
+    accumulation_steps: int = _flag("batches whose gradients are added up for one update, on each device", 1)
+    learning_rate: float | None = _flag("peak of the inverse square root schedule; if not given, the paper's: d_model^-0.5 warmup^-0.5")
+    noam_factor: float = _flag("factor on the paper's schedule, where learning_rate is not given", 1.0)
+    warmup_steps: int = _flag("updates during which the learning rate rises", 4000)
+    adam_beta1: float = _flag("decay of Adam's mean; the paper: 0.9", 0.9)
+    adam_beta2: float = _flag("decay of Adam's variance; the paper: 0.98", 0.98)
+    adam_epsilon: float = _flag("Adam's epsilon; the paper: 1e-9", 1e-9)
+    weight_decay: float = _flag("decoupled weight decay (AdamW); the paper: 0", 0.0)
+    max_grad_norm: float = _flag("gradients are scaled down to this norm; 0 leaves them as they are, as in the paper", 0.0)
+    precision: Literal["fp32", "bf16", "fp16"] = _flag("arithmetic of the products; weights stay in fp32", "fp32")
+    attention: str = _flag("attention implementation: eager, sdpa, flash_attention_2, ...; chosen by the device if not given", "auto")
+    gradient_checkpointing: bool = _flag("compute the layers twice and store them never: less memory, more time", False)
+    log_steps: int = _flag("updates between two lines of the log", 100)
+    eval_steps: int = _flag("updates between two evaluations", 1000)
+    save_steps: int = _flag("updates between two checkpoints; 0: only at the end and when interrupted", 1000)
+    keep_checkpoints: int = _flag("newest checkpoints kept; 0 keeps all", 5)
+    best_metric: Literal["auto", "loss", "bleu", "chrf"] = _flag(
+        "what decides which model is best: auto is bleu where the task has it, else loss", "auto"
+    )
+    patience: int = _flag("stop after so many evaluations without a better model; 0 never stops early", 0)
+    average_last: int = _flag("at the end, average the weights of so many checkpoints and keep that if it is better", 0)
+    eval_num_beams: int = _flag("beams of the translations during training; 1 is greedy and fast", 1)
+    test_num_beams: int = _flag("beams of the translations of the test file", 4)
+    track_with: list[str] = field(
+        default_factory=list, metadata={"help": "trackers that accelerate knows: tensorboard, wandb, trackio, ..."}
+    )
+
+    def __post_init__(self):
+        for name in ("max_steps", "max_tokens", "accumulation_steps", "warmup_steps", "log_steps", "eval_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("save_steps", "keep_checkpoints", "patience", "average_last", "max_grad_norm", "weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be greater than 0")
+        if self.learning_rate is not None and self.noam_factor != 1.0:
+            raise ValueError("learning_rate and noam_factor are two ways to say how high the same curve is: give one of them")
+        if self.average_last and self.keep_checkpoints and self.average_last > self.keep_checkpoints:
+            raise ValueError(
+                f"average_last={self.average_last} needs as many checkpoints, and keep_checkpoints={self.keep_checkpoints}"
+            )
+        if self.average_last and not self.save_steps:
+            raise ValueError(f"average_last={self.average_last} needs checkpoints, and save_steps=0 writes none to average")

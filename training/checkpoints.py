@@ -1,0 +1,185 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped. Written whole or not at all; no pickles.
+
+    output_dir/checkpoints/step-2000/
+        config.json, model.safetensors, tokenizer.json, ...   a model like any other: loads with from_pretrained
+        optimizer.safetensors                                  Adam's moments, by parameter name
+        random_state_0.safetensors                             torch's generators of process 0, 1, ...: dropout goes on
+        progress.json                                          updates, batches consumed, best score, seconds, ...
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Everything else follows from it and from the flags."""
+
+    update: int = 0
+    batches: int = 0
+    """micro-batches that each process has consumed"""
+    processes: int = 1
+    tokens: int = 0
+    """source + target tokens seen, padding left out, all processes"""
+    seconds: float = 0.0
+    """spent training: evaluating, saving and starting left out"""
+    best_score: float | None = None
+    best_update: int = 0
+    evaluations_without_best: int = 0
+
+
+def save_checkpoint(
+    folder: Path,
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    keep: int = 0,
+) -> Path:
+    """Write `folder/step-N` and delete the oldest beyond `keep` (0 keeps all). Every process must call it.
+
+    It is written under another name and renamed when complete, so that a full disk or a kill leaves the earlier
+    checkpoints as they are.
+
+    Raises:
+        OSError: it could not be written; nothing of it is left behind.
+    """
+    final = folder / f"step-{progress.update}"
+    unfinished = folder / f".unfinished-step-{progress.update}"
+    if accelerator.is_main_process:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    try:
+        save_file(_random_state(), unfinished / f"random_state_{accelerator.process_index}.safetensors")
+        if accelerator.is_main_process:
+            plain: PreTrainedModel = accelerator.unwrap_model(model)
+            plain.save_pretrained(unfinished)
+            tokenizer.save_pretrained(unfinished)
+            save_file(_optimizer_tensors(plain, optimizer), unfinished / "optimizer.safetensors")
+            state = asdict(progress)
+            if accelerator.scaler is not None:
+                state["loss_scaler"] = accelerator.scaler.state_dict()
+            (unfinished / "progress.json").write_text(json.dumps(state, indent=1))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            shutil.rmtree(final, ignore_errors=True)
+            unfinished.rename(final)
+            if keep:
+                for old in complete_checkpoints(folder)[:-keep]:
+                    shutil.rmtree(old)
+    except (OSError, SafetensorError) as error:  # safetensors has its own name for a full disk
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise OSError(f"{final} could not be written ({error}); earlier checkpoints are as they were") from error
+    return final
+
+
+def load_checkpoint(
+    checkpoint: Path, accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Put model, optimizer and torch's generators into the state of `checkpoint`.
+
+    With another number of processes than it was written by, the generators of the additional ones are not in it:
+    dropout then differs from the run that never stopped, the data do not.
+    """
+    plain: PreTrainedModel = accelerator.unwrap_model(model)
+    load_weights(plain, checkpoint)
+    _load_optimizer_tensors(plain, optimizer, load_file(checkpoint / "optimizer.safetensors"))
+    state = json.loads((checkpoint / "progress.json").read_text())
+    if accelerator.scaler is not None and "loss_scaler" in state:
+        accelerator.scaler.load_state_dict(state["loss_scaler"])
+    random_state = checkpoint / f"random_state_{accelerator.process_index}.safetensors"
+    if random_state.is_file():
+        _set_random_state(load_file(random_state))
+    return Progress(**{f.name: state[f.name] for f in fields(Progress)})
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first. One that is not complete has another name."""
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def load_weights(model: PreTrainedModel, folder: Path) -> None:
+    """The weights of a saved model into one of the same shape. Matrices that are one are stored once.
+
+    Raises:
+        ValueError: the file is damaged, or is another model's.
+    """
+    file = folder / "model.safetensors"
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    # `tied` maps each parameter that is not stored to the one it is.
+    tied = model.all_tied_weights_keys
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    missing = [name for name in missing if name not in tied]
+    if missing or unexpected:
+        raise ValueError(f"{file} is another model's: missing {missing[:3]}, unknown {unexpected[:3]}")
+
+
+def average_weights(folders: list[Path]) -> dict[str, torch.Tensor]:
+    """Mean of the weights of saved models (section 6.1), taken in float64 and rounded once.
+
+    Raises:
+        ValueError: there is none, or they do not have the same parameters.
+    """
+    if not folders:
+        raise ValueError("there is no checkpoint to average")
+    first = load_file(folders[0] / "model.safetensors")
+    total = {name: tensor.double() for name, tensor in first.items()}
+    for folder in folders[1:]:
+        weights = load_file(folder / "model.safetensors")
+        if {name: tensor.shape for name, tensor in weights.items()} != {name: t.shape for name, t in total.items()}:
+            raise ValueError(f"{folder} has other parameters than {folders[0]}, so they cannot be averaged")
+        for name, tensor in weights.items():
+            total[name] += tensor
+    return {name: (tensor / len(folders)).to(first[name].dtype) for name, tensor in total.items()}
+
+
+def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}|{key}": value.detach().cpu().contiguous()
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def _load_optimizer_tensors(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
+) -> None:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    by_name: dict[str, dict[str, torch.Tensor]] = {}
+    for full_name, tensor in tensors.items():
+        name, key = full_name.split("|")
+        by_name.setdefault(name, {})[key] = tensor
+    ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    state = {index: by_name[name] for index, name in enumerate(ordered) if name in by_name}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,58 @@
+"""The task of denoising: a text with holes in, the whole text out (BART, Lewis et al. 2020, section 2.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from vanilla_transformer.training.arguments import DataArguments, RunArguments
+from vanilla_transformer.training.collation import PairCollator
+from vanilla_transformer.training.corpus import CorpusError, encode_texts, load_texts, pair_lengths
+from vanilla_transformer.training.noising import TextInfilling
+from vanilla_transformer.training.token_batches import Examples
+from vanilla_transformer.training.translation import Corpus
+
+
+class DenoisingTask:
+    """Loads and encodes raw text. Every epoch has fresh noise, which depends on seed, epoch and row alone."""
+
+    scores_by = "loss"
+    test = None
+
+    def __init__(
+        self,
+        data: DataArguments,
+        tokenizer: PreTrainedTokenizerBase,
+        model: PreTrainedModel,
+        run: RunArguments,
+        infilling: TextInfilling,
+    ):
+        self.data, self.tokenizer, self.run, self.infilling = data, tokenizer, run, infilling
+        limit = model.config.max_position_embeddings
+        self.limit = min(data.max_source_length or limit, limit, run.max_tokens // 2)
+        self.train = self._load(data.train_file, "train")
+        self.validation = self._load(data.validation_file, "validation")
+        if self.train is None:
+            raise CorpusError("give --train-file or --dataset-name: there is nothing to train on")
+        self.collator = PairCollator(model.config.pad_token_id, model.config.decoder_start_token_id)
+
+    def _load(self, files: list[str], split: str) -> Corpus | None:
+        if not files and (self.data.dataset_name is None or split != "train"):
+            return None
+        texts = load_texts(
+            files or None,
+            dataset_name=None if files else self.data.dataset_name,
+            dataset_config=self.data.dataset_config,
+            split=split,
+        )
+        encoded, dropped = encode_texts(texts, self.tokenizer, max_length=self.limit)
+        # The noisy text is shorter than the text but for a few inserted masks, so the text bounds the batch for both.
+        lengths = np.repeat(pair_lengths(encoded), 2, axis=1)
+        return Corpus(Examples(encoded, seed=self.run.seed, transform=self._add_noise), lengths, dropped)
+
+    def _add_noise(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        ids = example["input_ids"]
+        noisy = self.infilling(ids, rng)[: self.limit]
+        return {"input_ids": noisy, "labels": ids}

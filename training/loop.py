@@ -1,0 +1,430 @@
+"""The one training loop, for pretraining and for every task.
+
+    batches --> model --> loss, summed --> gradient of the mean over ALL target tokens of the update --> Adam --> ...
+
+An update adds up the gradients of `accumulation_steps` batches on each of W processes. Each batch's summed loss is
+divided by the target tokens of all of them together, so that 1 x 16, 4 x 4 and 2 processes x 8 give one gradient;
+dividing each batch by its own tokens, and then averaging, would weight short batches more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from vanilla_transformer.training.arguments import RunArguments
+from vanilla_transformer.training.checkpoints import (
+    Progress,
+    average_weights,
+    complete_checkpoints,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
+from vanilla_transformer.training.collation import IGNORED_LABEL
+from vanilla_transformer.training.curves import draw_curves
+from vanilla_transformer.training.run_folder import RunFolder
+from vanilla_transformer.training.schedules import learning_rate
+from vanilla_transformer.training.token_batches import TokenBatches, cut_batches
+
+
+class NonFiniteLossError(ValueError):
+    """The loss became NaN or infinite; the weights were not touched by it."""
+
+
+class Training:
+    """A run: `Training(...).run()`.
+
+    Args:
+        accelerator: from Accelerate; knows devices, processes and precision.
+        model: what is trained, with weights.
+        tokenizer: saved beside the model.
+        task: corpora `train`, `validation`, `test`, a `collator`, and for generated output a `score` method.
+        run: the flags.
+        arguments: all dataclasses of flags, for training.yaml.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        task: Any,
+        run: RunArguments,
+        arguments: list[Any],
+    ):
+        self.accelerator, self.tokenizer, self.task, self.flags = accelerator, tokenizer, task, run
+        with accelerator.main_process_first():
+            self.folder = RunFolder(
+                run.output_dir,
+                arguments,
+                is_main=accelerator.is_main_process,
+                resume=run.resume,
+                override=run.override,
+            )
+        if run.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        kind = torch.optim.AdamW if run.weight_decay else torch.optim.Adam
+        optimizer = kind(
+            model.parameters(),
+            lr=0.0,  # the schedule sets it before every update
+            betas=(run.adam_beta1, run.adam_beta2),
+            eps=run.adam_epsilon,
+            weight_decay=run.weight_decay,
+            fused=True,
+        )
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.plain: PreTrainedModel = accelerator.unwrap_model(self.model)
+        self.progress = Progress(processes=accelerator.num_processes)
+        self.metric = run.best_metric if run.best_metric != "auto" else task.scores_by
+        if task.validation is None:
+            self.metric = None
+        elif self.metric != "loss" and not hasattr(task, "score"):
+            raise ValueError(f"best_metric={self.metric} needs generated output, which this task has not; choose loss")
+
+    # ------------------------------------------------------------------------------------------------ the loop
+
+    def run(self) -> Progress:
+        """Train until `max_steps`, until `patience` is at its end, or until interrupted (then KeyboardInterrupt)."""
+        run, accelerator = self.flags, self.accelerator
+        accelerator.init_trackers("vanilla-transformer", config={k: str(v) for k, v in vars(run).items()})
+        if run.resume:
+            self._resume()
+        batches = TokenBatches(
+            self.task.train.lengths,
+            run.max_tokens,
+            run.seed,
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            start=self.progress.batches,
+        )
+        self._announce(batches)
+        loader = self._micro_batches(batches)
+        bar = tqdm(
+            total=run.max_steps,
+            initial=self.progress.update,
+            unit="update",
+            disable=not accelerator.is_main_process or not sys.stderr.isatty(),
+        )
+        window = _Window()
+        last_evaluated = last_saved = -1
+        with _StopSignals() as signals:
+            while self.progress.update < run.max_steps:
+                stopped = self._update(loader, window, signals.received)
+                update = self.progress.update
+                bar.update()
+                if update % run.log_steps == 0 or update == run.max_steps:
+                    self._log(window, bar, batches)
+                if update % run.eval_steps == 0:
+                    self._evaluate(window)
+                    last_evaluated = update
+                if run.save_steps and update % run.save_steps == 0:
+                    self._save()
+                    last_saved = update
+                if stopped:
+                    if last_saved != update:
+                        self._save()
+                    raise KeyboardInterrupt(f"update {update} is saved; continue with the same flags and --resume")
+                if run.patience and self.progress.evaluations_without_best >= run.patience:
+                    self._print(f"No better model in {run.patience} evaluations: stopping at update {update}.")
+                    break
+        bar.close()
+        if last_evaluated != self.progress.update:
+            self._evaluate(window)
+        if last_saved != self.progress.update:
+            self._save()
+        self._finish()
+        return self.progress
+
+    def _update(self, loader: Iterator[dict[str, torch.Tensor]], window: _Window, stop: int | None) -> bool:
+        """One update of the weights. True if any process was asked to stop."""
+        start = time.perf_counter()
+        run, accelerator, device = self.flags, self.accelerator, self.accelerator.device
+        micro_batches = [next(loader) for _ in range(run.accumulation_steps)]
+        rows = [batch.pop("rows") for batch in micro_batches]
+        target_tokens = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in micro_batches)
+        source_tokens = sum(int(batch["attention_mask"].sum()) for batch in micro_batches)
+        counts = torch.tensor([target_tokens, source_tokens, int(stop is not None)], device=device)
+        counts = accelerator.reduce(counts, "sum").tolist()
+
+        update = self.progress.update + 1
+        rate = learning_rate(
+            update,
+            d_model=self.plain.config.d_model,
+            warmup_steps=run.warmup_steps,
+            noam_factor=run.noam_factor,
+            peak=run.learning_rate,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+        self.model.train()
+        loss_sum = torch.zeros((), device=device)
+        for number, batch in enumerate(micro_batches, start=1):
+            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+            is_last = number == len(micro_batches)
+            with contextlib.nullcontext() if is_last else accelerator.no_sync(self.model):
+                # Gradients are averaged over the processes, which this takes back.
+                loss = self.model(**batch, num_items_in_batch=counts[0] / accelerator.num_processes).loss
+                accelerator.backward(loss)
+            loss_sum += loss.detach()
+        mean_loss = accelerator.reduce(loss_sum, "mean").item()
+        if not math.isfinite(mean_loss):
+            self._refuse_non_finite(mean_loss, update, rows, loss_sum.item())
+        if run.max_grad_norm:
+            accelerator.clip_grad_norm_(self.model.parameters(), run.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+        self.progress.update = update
+        self.progress.batches += len(micro_batches)
+        self.progress.tokens += counts[0] + counts[1]
+        seconds = time.perf_counter() - start
+        self.progress.seconds += seconds
+        window.add(mean_loss, counts[0], counts[0] + counts[1], seconds)
+        return counts[2] > 0
+
+    def _micro_batches(self, batches: TokenBatches) -> Iterator[dict[str, torch.Tensor]]:
+        train = self.task.train
+
+        def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
+            return {**self.task.collator(examples), "rows": [train.row(example["index"]) for example in examples]}
+
+        # A generator of its own: the loader draws a number from it, and dropout must not notice.
+        loader = DataLoader(
+            train.examples,
+            batch_sampler=batches,
+            collate_fn=collate,
+            pin_memory=self.accelerator.device.type == "cuda",
+            generator=torch.Generator(),
+        )
+        return iter(loader)
+
+    def _refuse_non_finite(self, loss: float, update: int, rows: list[list[int]], own_loss: float) -> None:
+        flat = [row for batch in rows for row in batch]
+        shown = ", ".join(map(str, flat[:8])) + (f", ... ({len(flat)} in all)" if len(flat) > 8 else "")
+        where = "" if not math.isfinite(own_loss) else " of another process"
+        raise NonFiniteLossError(
+            f"the loss is {loss} at update {update}, before the weights were changed by it; the update was made of "
+            f"train rows {shown}{where}. Checkpoints stand as they were: look at these rows, lower the learning rate, "
+            f"or raise warmup_steps"
+        )
+
+    # -------------------------------------------------------------------------------------- judging and keeping
+
+    def _evaluate(self, window: _Window, **extra: Any) -> dict[str, Any]:
+        """Score the model on the validation part, log it, and keep it in the run's folder if it is the best so far."""
+        progress, task = self.progress, self.task
+        row: dict[str, Any] = {
+            "step": progress.update,
+            "split": "validation",
+            "epoch": round(progress.tokens / int(task.train.lengths.sum()), 3),
+            "seconds": round(progress.seconds, 2),
+            "tokens": progress.tokens,
+            "train_loss": window.take_evaluation_loss(),
+            **extra,
+        }
+        is_best = True
+        if task.validation is not None:
+            with self._as_saved():
+                row |= self._loss(task.validation)
+                if hasattr(task, "score"):
+                    row |= task.score(self.accelerator, self.plain, task.validation, self.flags.eval_num_beams)
+            score = -row["loss"] if self.metric == "loss" else row[self.metric]
+            is_best = progress.best_score is None or score > progress.best_score
+            if is_best:
+                progress.best_score, progress.best_update = score, progress.update
+            progress.evaluations_without_best = 0 if is_best else progress.evaluations_without_best + 1
+        row["best"] = is_best
+        shown = ("loss", "perplexity", "bleu", "chrf", "exact", "cut_outputs")
+        self._print(
+            f"update {progress.update}: " + ", ".join(f"{name} {row[name]}" for name in shown if name in row)
+            + (" (best so far)" if is_best else "")
+        )
+        if self.accelerator.is_main_process:
+            self.folder.log_metrics(row)
+            draw_curves(self.folder.metrics(), self.folder.path / "curves.png")
+            if is_best:
+                self.folder.publish(self.plain, self.tokenizer)
+        self.accelerator.log(
+            {f"validation/{k}": v for k, v in row.items() if isinstance(v, (int, float))}, step=progress.update
+        )
+        self.accelerator.wait_for_everyone()
+        return row
+
+    @torch.no_grad()
+    def _loss(self, corpus: Any) -> dict[str, float]:
+        """Negative log-likelihood per target token, not smoothed, in nats; and its exponential."""
+        accelerator = self.accelerator
+        total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+        parts = cut_batches(corpus.lengths, self.flags.max_tokens, None)
+        for part in parts[accelerator.process_index :: accelerator.num_processes]:
+            batch = self.task.collator(corpus.examples.__getitems__([(0, int(index)) for index in part]))
+            batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+            labels = batch.pop("labels")
+            logits = self.plain(**batch).logits
+            total[0] += torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+            total[1] += (labels != IGNORED_LABEL).sum()
+        nll, tokens = accelerator.reduce(total, "sum").tolist()
+        return {"loss": round(nll / tokens, 5), "perplexity": round(math.exp(min(nll / tokens, 700)), 4)}
+
+    @contextlib.contextmanager
+    def _as_saved(self) -> Iterator[None]:
+        """The model as whoever loads it will have it: without dropout, and without training's lower precision."""
+        autocast_forward = self.plain.__dict__.pop("forward", None)
+        self.plain.eval()
+        try:
+            yield
+        finally:
+            if autocast_forward is not None:
+                self.plain.forward = autocast_forward
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.folder.checkpoints,
+            self.accelerator,
+            self.model,
+            self.tokenizer,
+            self.optimizer.optimizer,
+            self.progress,
+            self.flags.keep_checkpoints,
+        )
+
+    def _resume(self) -> None:
+        checkpoint = self.folder.newest_checkpoint()
+        before = load_checkpoint(checkpoint, self.accelerator, self.model, self.optimizer.optimizer)
+        if before.processes != self.accelerator.num_processes:
+            self._print(f"Resuming with {self.accelerator.num_processes} processes instead of {before.processes}.")
+            before.batches = before.batches * before.processes // self.accelerator.num_processes
+            before.processes = self.accelerator.num_processes
+        self.progress = before
+        if self.accelerator.is_main_process:
+            self.folder.forget_metrics_after(before.update)
+
+    def _finish(self) -> None:
+        """Average the last checkpoints if asked to, keep the best of all, score it on the test part."""
+        run, progress = self.flags, self.progress
+        if run.average_last:
+            folders = complete_checkpoints(self.folder.checkpoints)[-run.average_last :]
+            own = {name: parameter.detach().clone() for name, parameter in self.plain.state_dict().items()}
+            self.plain.load_state_dict(average_weights(folders), strict=False)
+            self._evaluate(_Window(), averaged=[folder.name for folder in folders])
+            self.plain.load_state_dict(own)
+        if self.task.test is not None:
+            if self.task.validation is not None:
+                load_weights(self.plain, self.folder.path)  # the best
+            with self._as_saved():
+                row = {"step": progress.best_update or progress.update, "split": "test", **self._loss(self.task.test)}
+                row |= self.task.score(self.accelerator, self.plain, self.task.test, run.test_num_beams)
+            self._print("test: " + ", ".join(f"{name} {row[name]}" for name in ("loss", "bleu", "chrf", "exact")))
+            if self.accelerator.is_main_process:
+                self.folder.log_metrics(row)
+        self.accelerator.end_training()
+
+    # --------------------------------------------------------------------------------------------------- telling
+
+    def _announce(self, batches: TokenBatches) -> None:
+        run, progress, config = self.flags, self.progress, self.plain.config
+        parameters = sum(p.numel() for p in self.plain.parameters())
+        self._print(f"Model: {parameters:,} parameters; deviations from the paper: {config.deviations_from_paper() or 'none'}")
+        for name in ("train", "validation", "test"):
+            corpus = getattr(self.task, name)
+            if corpus is not None:
+                self._print(f"Data, {name}: {corpus.dropped}")
+        per_update = run.accumulation_steps * self.accelerator.num_processes
+        self._print(
+            f"An epoch: {batches.batches_in_epoch() / per_update:.1f} updates of {per_update} x {run.max_tokens:,} tokens, "
+            f"{100 * batches.padding_share():.1f} % padding. {progress.update:,} of {run.max_steps:,} updates done."
+        )
+
+    def _log(self, window: _Window, bar: tqdm, batches: TokenBatches) -> None:
+        loss, speed, seconds_per_update = window.take()
+        rate = self.optimizer.param_groups[0]["lr"]
+        remaining = (self.flags.max_steps - self.progress.update) * seconds_per_update
+        line = {"loss": f"{loss:.4f}", "lr": f"{rate:.2e}", "tokens/s": f"{speed:,.0f}"}
+        bar.set_postfix(line)
+        if bar.disable:
+            self._print(
+                f"update {self.progress.update}/{self.flags.max_steps}: "
+                + ", ".join(f"{name} {value}" for name, value in line.items())
+                + f", padding {100 * batches.padding_share():.1f} %, {remaining / 60:.1f} min left"
+            )
+        self.accelerator.log(
+            {"train/loss": loss, "train/learning_rate": rate, "train/tokens_per_second": speed}, step=self.progress.update
+        )
+
+    def _print(self, line: str) -> None:
+        if self.accelerator.is_main_process:
+            tqdm.write(line)
+            sys.stdout.flush()
+
+
+class _Window:
+    """Means since the last line of the log, and since the last evaluation."""
+
+    def __init__(self):
+        self.loss = self.target_tokens = self.tokens = self.seconds = self.updates = 0.0
+        self.evaluation_loss = self.evaluation_tokens = 0.0
+
+    def add(self, loss: float, target_tokens: int, tokens: int, seconds: float) -> None:
+        self.loss += loss * target_tokens
+        self.evaluation_loss += loss * target_tokens
+        self.target_tokens += target_tokens
+        self.evaluation_tokens += target_tokens
+        self.tokens += tokens
+        self.seconds += seconds
+        self.updates += 1
+
+    def take(self) -> tuple[float, float, float]:
+        """(loss per target token, source + target tokens per second, seconds per update), then begin anew."""
+        result = (self.loss / self.target_tokens, self.tokens / self.seconds, self.seconds / self.updates)
+        self.loss = self.target_tokens = self.tokens = self.seconds = self.updates = 0.0
+        return result
+
+    def take_evaluation_loss(self) -> float | None:
+        loss = self.evaluation_loss / self.evaluation_tokens if self.evaluation_tokens else None
+        self.evaluation_loss = self.evaluation_tokens = 0.0
+        return None if loss is None else round(loss, 5)
+
+
+class _StopSignals:
+    """Ctrl-C and SIGTERM end the run after the update in progress, with a checkpoint. A second one ends it at once."""
+
+    def __init__(self):
+        self.received: int | None = None
+
+    def __enter__(self) -> _StopSignals:
+        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+        print("\nStopping after this update; a checkpoint will be written.", file=sys.stderr, flush=True)
+
+    def __exit__(self, *exception: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def make_accelerator(run: RunArguments) -> Accelerator:
+    """Accelerate's view of this process: devices, number of processes (`accelerate launch`), precision, trackers."""
+    return Accelerator(
+        mixed_precision="no" if run.precision == "fp32" else run.precision,
+        log_with=run.track_with or None,
+        project_dir=run.output_dir,
+        # The schedule counts updates, whatever the number of processes.
+        step_scheduler_with_optimizer=False,
+    )

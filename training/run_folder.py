@@ -1,0 +1,139 @@
+"""The folder of a run, `output_dir`: what it holds, who may write into it, and how its best model gets there.
+
+    output_dir/            the best model so far: loads with from_pretrained, with our package or with trust_remote_code
+        training.yaml      every flag as it was resolved, versions, git revision
+        metrics.jsonl      one JSON object for each evaluation
+        curves.png         loss and BLEU over the updates
+        checkpoints/       see checkpoints.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from vanilla_transformer.training.checkpoints import complete_checkpoints
+
+# These may differ between the parts of one run without changing what it computes.
+_FREE_ON_RESUME = {
+    "resume",
+    "override",
+    "max_steps",
+    "log_steps",
+    "eval_steps",
+    "save_steps",
+    "keep_checkpoints",
+    "patience",
+    "average_last",
+    "eval_num_beams",
+    "test_num_beams",
+    "test_file",
+    "track_with",
+    "output_dir",
+}
+
+
+class RunFolder:
+    """The one that reads and writes `output_dir`.
+
+    Args:
+        path: the folder.
+        arguments: the dataclasses of all flags.
+        is_main: whether this process is the one that checks and writes.
+        resume: whether a run that is already there shall go on.
+        override: whether its flags may differ.
+
+    Raises:
+        ValueError: the folder holds another run, or something that is no run, or nothing where one shall resume.
+    """
+
+    def __init__(
+        self, path: str, arguments: list[Any], *, is_main: bool = True, resume: bool = False, override: bool = False
+    ):
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        if not is_main:
+            return
+        flags = {key: value for part in arguments for key, value in asdict(part).items()}
+        description = self.path / "training.yaml"
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"output_dir {path} is a file; give the name of a folder")
+        if resume:
+            if self.newest_checkpoint() is None:
+                raise ValueError(f"output_dir {path} holds no checkpoint to resume from; leave out --resume to begin")
+            self._check_flags(yaml.safe_load(description.read_text())["flags"], flags, override)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            what = "a run already" if description.is_file() else "other files"
+            raise ValueError(f"output_dir {path} holds {what}; give another folder, or --resume to continue its run")
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write(description, yaml.safe_dump({"flags": flags, **_environment()}, sort_keys=False, allow_unicode=True))
+
+    def _check_flags(self, old: dict[str, Any], new: dict[str, Any], override: bool) -> None:
+        changed = {
+            key: (old.get(key), value)
+            for key, value in new.items()
+            if key not in _FREE_ON_RESUME and old.get(key) != value
+        }
+        lines = ", ".join(f"{key}: {before} -> {after}" for key, (before, after) in changed.items())
+        if changed and not override:
+            raise ValueError(f"--resume with other flags than before ({lines}); give the same, or --override to accept")
+        if changed:
+            print(f"Resuming with other flags: {lines}")
+
+    def newest_checkpoint(self) -> Path | None:
+        found = complete_checkpoints(self.checkpoints)
+        return found[-1] if found else None
+
+    def publish(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Make this the folder's model. Readers see the old weights or the new ones, never half of each."""
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=".unfinished-") as unfinished:
+            model.save_pretrained(unfinished)
+            tokenizer.save_pretrained(unfinished)
+            for file in sorted(Path(unfinished).iterdir()):
+                os.replace(file, self.path / file.name)
+
+    def log_metrics(self, metrics: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics, ensure_ascii=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All that was logged."""
+        file = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+    def forget_metrics_after(self, update: int) -> None:
+        """Drop the evaluations of updates that a resumed run will make again."""
+        kept = [row for row in self.metrics() if row.get("step", 0) <= update]
+        _write(self.path / "metrics.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _environment() -> dict[str, Any]:
+    packages = ("vanilla-transformer", "torch", "transformers", "tokenizers", "datasets", "accelerate", "sacrebleu")
+    git = shutil.which("git")
+    revision = (
+        subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+        if git
+        else ""
+    )
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "git_revision": revision or None,
+    }

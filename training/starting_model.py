@@ -1,0 +1,81 @@
+"""The model and the tokenizer a run starts from: loaded, or from a preset with weights drawn by the seed."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
+
+from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from vanilla_transformer.training.arguments import PRESETS, ModelArguments
+
+# What may change when training goes on from a model; everything else is the shape of its weights.
+CHANGEABLE = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing", "label_smoothing_kind")
+
+
+def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
+    """The tokenizer that was named, or the model's own. ValueError says what is missing."""
+    where = arguments.tokenizer or arguments.model
+    if where is None:
+        raise ValueError("give --tokenizer DIR (made by `vanilla-transformer train-tokenizer`), or --model, which has its own")
+    if Path(where).is_dir() and not (Path(where) / "tokenizer.json").is_file():
+        raise ValueError(f"{where} holds no tokenizer.json; make one with `vanilla-transformer train-tokenizer`")
+    return load_from(AutoTokenizer, where, "tokenizer")
+
+
+def starting_model(
+    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> VanillaTransformerForConditionalGeneration:
+    """The model, whose vocabulary is the tokenizer's.
+
+    Raises:
+        ValueError: neither a model nor a preset or both are named, sizes of a loaded model shall change, or the
+            tokenizer is not the one the model was trained with.
+    """
+    set_seed(seed)
+    given = {
+        f.name: getattr(arguments, f.name)
+        for f in fields(arguments)
+        if f.name not in ("model", "preset", "tokenizer") and getattr(arguments, f.name) is not None
+    }
+    if arguments.model is not None:
+        if arguments.preset is not None:
+            raise ValueError("--model continues a model and --preset begins one from scratch: give one of them")
+        fixed = [name for name in given if name not in CHANGEABLE]
+        if fixed:
+            raise ValueError(f"{fixed[0]} is part of the weights of {arguments.model} and cannot be changed; leave it out")
+        model = load_from(VanillaTransformerForConditionalGeneration, arguments.model, "model", **given)
+        if hasattr(tokenizer, "check_fits"):
+            tokenizer.check_fits(model.config)
+        return model
+
+    if arguments.preset is None and not {"d_model", "encoder_layers", "decoder_layers", "d_ff"} <= given.keys():
+        raise ValueError("give --model DIR to continue a model, or --preset to begin one from scratch, for example --preset base")
+    if arguments.preset is not None and arguments.preset not in PRESETS:
+        raise ValueError(f"preset {arguments.preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+    sizes = dict(PRESETS[arguments.preset]) if arguments.preset else {}
+    if {"d_model", "num_attention_heads"} & given.keys():
+        # The widths of the preset's heads belong to its own d_model and heads.
+        sizes.pop("d_k", None)
+        sizes.pop("d_v", None)
+    config = VanillaTransformerConfig(
+        **{**sizes, **given},
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.bos_token_id,
+        tokenizer_fingerprint=getattr(tokenizer, "fingerprint", None),
+    )
+    return VanillaTransformerForConditionalGeneration(config)
+
+
+def load_from(factory, where: str, what: str, **kwargs):
+    """`factory.from_pretrained(where)`, with one line that says what is wrong instead of a screenful."""
+    if ("/" not in where or where.startswith((".", "/", "~"))) and not Path(where).expanduser().is_dir():
+        raise ValueError(f"{where}: no such folder, so no {what} can be loaded from it")
+    try:
+        return factory.from_pretrained(where, **kwargs)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"no {what} could be loaded from {where}: {' '.join(str(error).split())[:300]}") from error

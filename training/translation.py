@@ -1,0 +1,110 @@
+"""The task of translation: pairs of texts in, a text out; judged by the loss and by sacreBLEU and chrF of what is generated."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from vanilla_transformer.training.arguments import DataArguments, RunArguments
+from vanilla_transformer.training.collation import PairCollator
+from vanilla_transformer.training.corpus import CorpusError, DroppedRows, encode_pairs, load_pairs, pair_lengths
+from vanilla_transformer.training.token_batches import Examples
+
+
+@dataclass
+class Corpus:
+    """Encoded rows as the loop takes them."""
+
+    examples: Examples
+    lengths: np.ndarray
+    """(N, 2): source and target tokens of each row"""
+    dropped: DroppedRows
+    texts: Any = field(default=None, repr=False)
+    """columns `source` and `target`, for scoring what is generated"""
+
+    def row(self, index: int) -> int:
+        """The row of the user's corpus, counted from 1, that an example was made of."""
+        return int(self.dropped.kept_rows[index]) if len(self.dropped.kept_rows) else index + 1
+
+
+class TranslationTask:
+    """Loads and encodes the corpora, and scores translations.
+
+    Raises:
+        CorpusError: as `load_pairs`; or a language is not named.
+    """
+
+    scores_by = "bleu"
+
+    def __init__(
+        self, data: DataArguments, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, run: RunArguments
+    ):
+        if data.source_lang is None or data.target_lang is None:
+            raise CorpusError("give --source-lang and --target-lang, the names of the languages in the data, e.g. en and de")
+        self.data, self.tokenizer, self.run = data, tokenizer, run
+        limit = model.config.max_position_embeddings
+        # A pair must fit into one batch, whatever else is in it.
+        self.limits = (
+            min(data.max_source_length or limit, limit, run.max_tokens // 2),
+            min(data.max_target_length or limit, limit, run.max_tokens // 2),
+        )
+        self.prefix = f"{tokenizer.language_tag(data.target_lang)} " if data.target_tag else ""
+        self.train = self._load(data.train_file, "train")
+        self.validation = self._load(data.validation_file, "validation")
+        self.test = self._load(data.test_file, "test")
+        if self.train is None:
+            raise CorpusError("give --train-file or --dataset-name: there is nothing to train on")
+        self.collator = PairCollator(model.config.pad_token_id, model.config.decoder_start_token_id)
+
+    def _load(self, files: list[str], split: str) -> Corpus | None:
+        if not files and (self.data.dataset_name is None or (split == "test")):
+            return None
+        pairs = load_pairs(
+            files or None,
+            self.data.source_lang,
+            self.data.target_lang,
+            dataset_name=None if files else self.data.dataset_name,
+            dataset_config=self.data.dataset_config,
+            split=split,
+        )
+        encoded, dropped = encode_pairs(
+            pairs,
+            self.tokenizer,
+            max_source_length=self.limits[0],
+            max_target_length=self.limits[1],
+            source_prefix=self.prefix,
+        )
+        return Corpus(Examples(encoded, seed=self.run.seed), pair_lengths(encoded), dropped, pairs)
+
+    def score(
+        self, accelerator: Accelerator, model: PreTrainedModel, corpus: Corpus, num_beams: int
+    ) -> dict[str, Any]:
+        """BLEU and chrF of the model's translations of a corpus's sources, none left out, shared among the processes."""
+        from vanilla_transformer.modeling import Translator
+        from vanilla_transformer.training.metrics import Bleu, ChrF
+        start = time.perf_counter()
+        sources = [self.prefix + text for text in corpus.texts["source"]]
+        mine = range(accelerator.process_index, len(sources), accelerator.num_processes)
+        made = Translator(model, self.tokenizer).translate([sources[i] for i in mine], num_beams=num_beams)
+        numbered = gather_object([(i, translation.text, translation.cut) for i, translation in zip(mine, made, strict=True)])
+        numbered.sort()
+        texts = [text for _, text, _ in numbered]
+        references = list(corpus.texts["target"])
+        bleu = Bleu().compute(predictions=texts, references=references)
+        chrf = ChrF().compute(predictions=texts, references=references)
+        return {
+            "bleu": round(bleu["score"], 3),
+            "chrf": round(chrf["score"], 3),
+            "exact": round(100 * sum(a == b for a, b in zip(texts, references, strict=True)) / len(texts), 2),
+            "cut_outputs": sum(cut for _, _, cut in numbered),
+            "bleu_signature": bleu["signature"],
+            "chrf_signature": chrf["signature"],
+            "num_beams": num_beams,
+            "sentences_per_second": round(len(texts) / (time.perf_counter() - start), 1),
+        }
