@@ -150,6 +150,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
     is_encoder_decoder: bool = True
 
     def __post_init__(self, **kwargs):
+        # A size may come under another of its names (`hidden_size`); it has to be in place before sizes are compared.
+        for name in self.attribute_map.keys() & kwargs.keys():
+            setattr(self, name, kwargs.pop(name))
         for name in (
             "vocab_size",
             "d_model",
@@ -184,11 +187,13 @@ class VanillaTransformerConfig(PreTrainedConfig):
                 )
                 setattr(self, name, self.d_model // self.num_attention_heads)
             _require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
-        if self.pad_token_id is not None:
+        _require(self.layer_norm_eps > 0, "layer_norm_eps", self.layer_norm_eps, "must be greater than 0")
+        for name in ("pad_token_id", "decoder_start_token_id"):
+            token_id = getattr(self, name)
             _require(
-                0 <= self.pad_token_id < self.vocab_size,
-                "pad_token_id",
-                self.pad_token_id,
+                token_id is None or 0 <= token_id < self.vocab_size,
+                name,
+                token_id,
                 f"must lie in the vocabulary of {self.vocab_size} tokens",
             )
         super().__post_init__(**kwargs)

@@ -14,7 +14,7 @@ def dropout(x: torch.Tensor, probability: float, training: bool) -> torch.Tensor
         return x
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return nn.functional.dropout(x, probability, training)
-    threshold = round(probability * 2**16) - 2**15
+    threshold = min(round(probability * 2**16), 2**16 - 1) - 2**15  # 2**15 is no int16: it would keep everything
     bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     keep = bits.view(torch.int16)[: x.numel()].view(x.shape) >= threshold
     return x * keep.to(x.dtype).mul_(1 / (1 - probability))

@@ -29,7 +29,6 @@ from .loss import IGNORED, label_smoothed_cross_entropy, linear_smoothed_cross_e
 from .masks import source_mask, target_mask
 from .positions import LearnedPositions, SinusoidalPositions, position_ids_from_mask, sinusoid_table
 
-
 # Which class of this file each Auto class shall load in an interpreter without our package. `save_pretrained` by
 # itself would write only the entry of the class that is saved.
 AUTO_MAP = {
@@ -77,6 +76,16 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, SinusoidalPositions):
             # Not saved, so `from_pretrained` leaves uninitialised memory here until this line.
             init.copy_(module.table, sinusoid_table(*module.table.shape))
+
+    def _resize_token_embeddings(self, *args, **kwargs):
+        embeddings = super()._resize_token_embeddings(*args, **kwargs)
+        # transformers resizes the source's matrix and the output's. The target's is left to tying, if it is tied.
+        decoder = getattr(self.base_model, "decoder", None)
+        if decoder is not None and self.config.share_embeddings in ("target-output", "none"):
+            size = embeddings.num_embeddings
+            resized = self._get_resized_embeddings(decoder.embed_tokens, size, mean_resizing=kwargs.get("mean_resizing", True))
+            decoder.embed_tokens = resized
+        return embeddings
 
     def save_pretrained(self, *args, **kwargs):
         """As in transformers; the folder then loads with `trust_remote_code=True` where our package is absent."""

@@ -30,9 +30,7 @@ class DemoArguments:
     )
     text: str | None = field(
         default=None,
-        metadata={
-            "help": "your own digits to read aloud, e.g. '1,204' or '>>ko<< 14:05'; asked for if not given"
-        },
+        metadata={"help": "your own digits to read aloud, e.g. '1,204' or '>>ko<< 14:05'; asked for if not given"},
     )
     seed: int = field(default=1, metadata={"help": "seed of the data; the recipes have their own"})
     train_rows: int = field(default=40_000, metadata={"help": "lines to learn from"})

@@ -235,7 +235,7 @@ def ten_of(rows: list[Row]) -> list[Row]:
 def ask_for_text(given: str | None) -> list[str]:
     """The user's lines: from `--text`, or asked for if somebody sits before the screen, or the default.
 
-    A text without a language tag is read in all three languages.
+    A text without a language tag is read in all three languages, with a point between German thousands.
     """
     text = given
     if text is None and sys.stdin.isatty() and sys.stdout.isatty():
@@ -244,7 +244,10 @@ def ask_for_text(given: str | None) -> list[str]:
         except EOFError:
             print()
     text = " ".join((text or "").split()) or DEFAULT_TEXT  # one line, whatever was pasted
-    return [text] if text.startswith(">>") else [f">>{language}<< {text}" for language in LANGUAGES]
+    if text.startswith(">>"):
+        return [text]
+    written = {language: text.replace(",", ".") if language == "de" else text for language in LANGUAGES}
+    return [f">>{language}<< {digits}" for language, digits in written.items()]
 
 
 def translate_file(folder: Path, name: str, lines: list[str]) -> list[str]:
@@ -261,6 +264,6 @@ def draw_attention(story: Story, folder: Path, text: str) -> None:
     with story.chapter(
         "Draw attention",
         "For each piece it wrote: which pieces of the source, and of its own output so far, the model\n"
-        "looked at. One picture for each layer and head, and one page to browse them.",
+        "looked at. One picture for each kind of attention, and one page to browse them.",
     ):
         run_command("draw-attention", "--model", folder, "--text", text, "--output-dir", folder / "attention")

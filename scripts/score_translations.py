@@ -17,7 +17,15 @@ from datasets import disable_progress_bars
 from tqdm import tqdm
 
 from vanilla_transformer.scripts.command_line import command, parse_arguments
-from vanilla_transformer.scripts.translate import Counts, Decoding, Model, lines_of, load_translator, one_line, written_whole
+from vanilla_transformer.scripts.translate import (
+    Counts,
+    Decoding,
+    Model,
+    lines_of,
+    load_translator,
+    one_line,
+    written_whole,
+)
 from vanilla_transformer.training.corpus import CorpusError, load_pairs
 from vanilla_transformer.training.metrics import Bleu, ChrF
 

@@ -115,9 +115,7 @@ def misaligned_blocks(source: SideWords, target: SideWords) -> list[Block]:
 class _Evidence:
     """Log-likelihood ratios (nats) that source i and target i + offset belong together."""
 
-    def __init__(
-        self, source: SideWords, target: SideWords, log_lengths: tuple[np.ndarray, np.ndarray]
-    ) -> None:
+    def __init__(self, source: SideWords, target: SideWords, log_lengths: tuple[np.ndarray, np.ndarray]) -> None:
         self.source, self.source_rows = source.rarest(_SOURCE_WORDS)
         self.target, self.target_rows = target.rarest(_TARGET_WORDS)
         self.log_source, self.log_target = log_lengths

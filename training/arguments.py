@@ -59,6 +59,7 @@ class DataArguments:
     test_file: list[str] = field(default_factory=list, metadata={"help": "scored once, at the end, with the best model"})
     dataset_name: str | None = _flag("a data set of the Hub (or a folder) instead of files; its splits train, validation, test")
     dataset_config: str | None = _flag("its configuration, for example de-en")
+    streaming: bool = _flag("read the training data once, as a stream, and store only their token ids", False)
     source_lang: str | None = _flag("name of the source language in the data, for example en")
     target_lang: str | None = _flag("name of the target language in the data, for example de")
     target_tag: bool = _flag("put the target language's tag (>>de<<) before each source text", False)

@@ -204,6 +204,4 @@ def write_html(maps: AttentionMaps, path: str | Path, layer: int | None = None) 
 def _check_length(maps: AttentionMaps) -> None:
     for side, tokens in (("source", maps.source_tokens), ("output", maps.target_tokens)):
         if len(tokens) > MOST_TOKENS:
-            raise ValueError(
-                f"the {side} has {len(tokens)} tokens, too many for a picture ({MOST_TOKENS}); shorten it"
-            )
+            raise ValueError(f"the {side} has {len(tokens)} tokens, too many for a picture ({MOST_TOKENS}); shorten it")

@@ -11,15 +11,12 @@ from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.collation import PairCollator
 from vanilla_transformer.training.corpus import CorpusError, encode_texts, load_texts, pair_lengths
 from vanilla_transformer.training.noising import TextInfilling
+from vanilla_transformer.training.task import Corpus, Task
 from vanilla_transformer.training.token_batches import Examples
-from vanilla_transformer.training.translation import Corpus
 
 
-class DenoisingTask:
+class DenoisingTask(Task):
     """Loads and encodes raw text. Every epoch has fresh noise, which depends on seed, epoch and row alone."""
-
-    scores_by = "loss"
-    test = None
 
     def __init__(
         self,
@@ -46,6 +43,7 @@ class DenoisingTask:
             dataset_name=None if files else self.data.dataset_name,
             dataset_config=self.data.dataset_config,
             split=split,
+            streaming=self.data.streaming and split == "train",
         )
         encoded, dropped = encode_texts(texts, self.tokenizer, max_length=self.limit)
         # The noisy text is shorter than the text but for a few inserted masks, so the text bounds the batch for both.

@@ -93,8 +93,8 @@ def attention_maps(
         >>> maps.cross.shape, maps.target_tokens[0], maps.source_tokens[maps.alignment()[0]]
 
     The search is the `Translator`'s, so the maps are of the very output that `translate` gives; it uses the
-    model's own attention implementation. The second pass uses the eager one, which alone shows its weights. The
-    model is left as it was found: its implementation, and every module's training mode.
+    model's own attention implementation. The second pass uses the eager one, which alone shows its weights.
+    The model is left as it was found: its implementation, and every module's training mode.
 
     Args:
         model: a trained one, in whatever attention implementation and mode.
@@ -115,9 +115,7 @@ def attention_maps(
     source = tokenizer(tagged)["input_ids"]
     limit = model.config.max_position_embeddings
     if len(source) > limit:
-        raise ValueError(
-            f"the text has {len(source)} tokens, more than max_position_embeddings={limit}; shorten it"
-        )
+        raise ValueError(f"the text has {len(source)} tokens, more than max_position_embeddings={limit}; shorten it")
 
     with torch.no_grad(), _evaluating(model):
         (translation,) = translator.translate([tagged], num_beams=num_beams, **options)

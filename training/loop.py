@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import datasets
 import torch
+import transformers
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -33,10 +34,12 @@ from vanilla_transformer.training.checkpoints import (
     save_checkpoint,
 )
 from vanilla_transformer.training.collation import IGNORED_LABEL
-from vanilla_transformer.training.curves import draw_curves
+from vanilla_transformer.training.evaluation import as_saved, negative_log_likelihood
 from vanilla_transformer.training.run_folder import RunFolder
 from vanilla_transformer.training.schedules import learning_rate
-from vanilla_transformer.training.token_batches import TokenBatches, cut_batches
+from vanilla_transformer.training.stop_signals import StopSignals
+from vanilla_transformer.training.task import Task
+from vanilla_transformer.training.token_batches import TokenBatches
 
 
 class NonFiniteLossError(ValueError):
@@ -50,7 +53,7 @@ class Training:
         accelerator: from Accelerate; knows devices, processes and precision.
         model: what is trained, with weights.
         tokenizer: saved beside the model.
-        task: corpora `train`, `validation`, `test`, a `collator`, and for generated output a `score` method.
+        task: the corpora, and how outputs are scored.
         run: the flags.
         arguments: all dataclasses of flags, for training.yaml.
     """
@@ -60,7 +63,7 @@ class Training:
         accelerator: Accelerator,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        task: Any,
+        task: Task,
         run: RunArguments,
         arguments: list[Any],
     ):
@@ -87,10 +90,8 @@ class Training:
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.plain: PreTrainedModel = accelerator.unwrap_model(self.model)
         self.progress = Progress(processes=accelerator.num_processes)
-        self.metric = run.best_metric if run.best_metric != "auto" else task.scores_by
-        if task.validation is None:
-            self.metric = None
-        elif self.metric != "loss" and not hasattr(task, "score"):
+        self.metric = run.best_metric if run.best_metric != "auto" else task.best_metric
+        if self.metric != "loss" and task.best_metric == "loss":
             raise ValueError(f"best_metric={self.metric} needs generated output, which this task has not; choose loss")
 
     # ------------------------------------------------------------------------------------------------ the loop
@@ -119,7 +120,7 @@ class Training:
         )
         window = _Window()
         last_evaluated = last_saved = -1
-        with _StopSignals() as signals:
+        with StopSignals() as signals:
             while self.progress.update < run.max_steps:
                 stopped = self._update(loader, window, signals.received)
                 update = self.progress.update
@@ -237,10 +238,9 @@ class Training:
         }
         is_best = True
         if task.validation is not None:
-            with self._as_saved():
-                row |= self._loss(task.validation)
-                if hasattr(task, "score"):
-                    row |= task.score(self.accelerator, self.plain, task.validation, self.flags.eval_num_beams)
+            with as_saved(self.plain):
+                row |= negative_log_likelihood(self.accelerator, self.plain, task, task.validation, self.flags.max_tokens)
+                row |= task.score(self.accelerator, self.plain, task.validation, self.flags.eval_num_beams)
             score = -row["loss"] if self.metric == "loss" else row[self.metric]
             is_best = progress.best_score is None or score > progress.best_score
             if is_best:
@@ -254,41 +254,14 @@ class Training:
         )
         if self.accelerator.is_main_process:
             self.folder.log_metrics(row)
-            draw_curves(self.folder.metrics(), self.folder.path / "curves.png")
             if is_best:
                 self.folder.publish(self.plain, self.tokenizer)
+            self.folder.tell(self.plain)
         self.accelerator.log(
             {f"validation/{k}": v for k, v in row.items() if isinstance(v, (int, float))}, step=progress.update
         )
         self.accelerator.wait_for_everyone()
         return row
-
-    @torch.no_grad()
-    def _loss(self, corpus: Any) -> dict[str, float]:
-        """Negative log-likelihood per target token, not smoothed, in nats; and its exponential."""
-        accelerator = self.accelerator
-        total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-        parts = cut_batches(corpus.lengths, self.flags.max_tokens, None)
-        for part in parts[accelerator.process_index :: accelerator.num_processes]:
-            batch = self.task.collator(corpus.examples.__getitems__([(0, int(index)) for index in part]))
-            batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-            labels = batch.pop("labels")
-            logits = self.plain(**batch).logits
-            total[0] += torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
-            total[1] += (labels != IGNORED_LABEL).sum()
-        nll, tokens = accelerator.reduce(total, "sum").tolist()
-        return {"loss": round(nll / tokens, 5), "perplexity": round(math.exp(min(nll / tokens, 700)), 4)}
-
-    @contextlib.contextmanager
-    def _as_saved(self) -> Iterator[None]:
-        """The model as whoever loads it will have it: without dropout, and without training's lower precision."""
-        autocast_forward = self.plain.__dict__.pop("forward", None)
-        self.plain.eval()
-        try:
-            yield
-        finally:
-            if autocast_forward is not None:
-                self.plain.forward = autocast_forward
 
     def _save(self) -> None:
         save_checkpoint(
@@ -314,22 +287,24 @@ class Training:
 
     def _finish(self) -> None:
         """Average the last checkpoints if asked to, keep the best of all, score it on the test part."""
-        run, progress = self.flags, self.progress
+        run, progress, task = self.flags, self.progress, self.task
         if run.average_last:
             folders = complete_checkpoints(self.folder.checkpoints)[-run.average_last :]
             own = {name: parameter.detach().clone() for name, parameter in self.plain.state_dict().items()}
             self.plain.load_state_dict(average_weights(folders), strict=False)
             self._evaluate(_Window(), averaged=[folder.name for folder in folders])
             self.plain.load_state_dict(own)
-        if self.task.test is not None:
-            if self.task.validation is not None:
+        if task.test is not None:
+            if task.validation is not None:
                 load_weights(self.plain, self.folder.path)  # the best
-            with self._as_saved():
-                row = {"step": progress.best_update or progress.update, "split": "test", **self._loss(self.task.test)}
-                row |= self.task.score(self.accelerator, self.plain, self.task.test, run.test_num_beams)
+            with as_saved(self.plain):
+                row = {"step": progress.best_update or progress.update, "split": "test"}
+                row |= negative_log_likelihood(self.accelerator, self.plain, task, task.test, run.max_tokens)
+                row |= task.score(self.accelerator, self.plain, task.test, run.test_num_beams)
             self._print("test: " + ", ".join(f"{name} {row[name]}" for name in ("loss", "bleu", "chrf", "exact")))
             if self.accelerator.is_main_process:
                 self.folder.log_metrics(row)
+                self.folder.tell(self.plain)
         self.accelerator.end_training()
 
     # --------------------------------------------------------------------------------------------------- telling
@@ -398,29 +373,12 @@ class _Window:
         return None if loss is None else round(loss, 5)
 
 
-class _StopSignals:
-    """Ctrl-C and SIGTERM end the run after the update in progress, with a checkpoint. A second one ends it at once."""
-
-    def __init__(self):
-        self.received: int | None = None
-
-    def __enter__(self) -> _StopSignals:
-        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _receive(self, number: int, frame: Any) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = number
-        print("\nStopping after this update; a checkpoint will be written.", file=sys.stderr, flush=True)
-
-    def __exit__(self, *exception: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
 def make_accelerator(run: RunArguments) -> Accelerator:
     """Accelerate's view of this process: devices, number of processes (`accelerate launch`), precision, trackers."""
+    # Bars for saving ten megabytes, and bars in a log file, are noise around the one bar that matters.
+    transformers.utils.logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     return Accelerator(
         mixed_precision="no" if run.precision == "fp32" else run.precision,
         log_with=run.track_with or None,

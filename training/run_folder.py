@@ -4,6 +4,7 @@
         training.yaml      every flag as it was resolved, versions, git revision
         metrics.jsonl      one JSON object for each evaluation
         curves.png         loss and BLEU over the updates
+        README.md          the model card
         checkpoints/       see checkpoints.py
 """
 
@@ -24,6 +25,8 @@ import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from vanilla_transformer.training.checkpoints import complete_checkpoints
+from vanilla_transformer.training.curves import draw_curves
+from vanilla_transformer.training.model_card import model_card
 
 # These may differ between the parts of one run without changing what it computes.
 _FREE_ON_RESUME = {
@@ -63,9 +66,9 @@ class RunFolder:
     ):
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
+        self.flags = flags = {key: value for part in arguments for key, value in asdict(part).items()}
         if not is_main:
             return
-        flags = {key: value for part in arguments for key, value in asdict(part).items()}
         description = self.path / "training.yaml"
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"output_dir {path} is a file; give the name of a folder")
@@ -107,6 +110,11 @@ class RunFolder:
         """Append one line to metrics.jsonl."""
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics, ensure_ascii=False) + "\n")
+
+    def tell(self, model: PreTrainedModel) -> None:
+        """Draw the curves and write the model card anew, from what was logged."""
+        draw_curves(self.metrics(), self.path / "curves.png")
+        _write(self.path / "README.md", model_card(self.path.name, model, self.flags, self.metrics()))
 
     def metrics(self) -> list[dict[str, Any]]:
         """All that was logged."""

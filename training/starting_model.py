@@ -68,7 +68,12 @@ def starting_model(
         decoder_start_token_id=tokenizer.bos_token_id,
         tokenizer_fingerprint=getattr(tokenizer, "fingerprint", None),
     )
-    return VanillaTransformerForConditionalGeneration(config)
+    model = VanillaTransformerForConditionalGeneration(config)
+    # The paper's decoding (section 6.1) is what `generate` does with a model of ours unless told otherwise.
+    model.generation_config.update(
+        num_beams=4, length_penalty=0.6, length_penalty_kind="paper", max_new_tokens_beyond_source=50
+    )
+    return model
 
 
 def load_from(factory, where: str, what: str, **kwargs):

@@ -1,52 +1,37 @@
-"""The task of translation: pairs of texts in, a text out; judged by the loss and by sacreBLEU and chrF of what is generated."""
+"""The task of translation: pairs of texts, judged by the loss and by sacreBLEU and chrF of what is generated."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from vanilla_transformer.modeling import Translator
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.collation import PairCollator
-from vanilla_transformer.training.corpus import CorpusError, DroppedRows, encode_pairs, load_pairs, pair_lengths
+from vanilla_transformer.training.corpus import CorpusError, encode_pairs, load_pairs, pair_lengths
+from vanilla_transformer.training.metrics import Bleu, ChrF
+from vanilla_transformer.training.task import Corpus, Task
 from vanilla_transformer.training.token_batches import Examples
 
 
-@dataclass
-class Corpus:
-    """Encoded rows as the loop takes them."""
-
-    examples: Examples
-    lengths: np.ndarray
-    """(N, 2): source and target tokens of each row"""
-    dropped: DroppedRows
-    texts: Any = field(default=None, repr=False)
-    """columns `source` and `target`, for scoring what is generated"""
-
-    def row(self, index: int) -> int:
-        """The row of the user's corpus, counted from 1, that an example was made of."""
-        return int(self.dropped.kept_rows[index]) if len(self.dropped.kept_rows) else index + 1
-
-
-class TranslationTask:
+class TranslationTask(Task):
     """Loads and encodes the corpora, and scores translations.
 
     Raises:
         CorpusError: as `load_pairs`; or a language is not named.
     """
 
-    scores_by = "bleu"
+    best_metric = "bleu"
 
     def __init__(
         self, data: DataArguments, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, run: RunArguments
     ):
         if data.source_lang is None or data.target_lang is None:
-            raise CorpusError("give --source-lang and --target-lang, the names of the languages in the data, e.g. en and de")
+            raise CorpusError("give --source-lang and --target-lang, as the data name the languages, e.g. en and de")
         self.data, self.tokenizer, self.run = data, tokenizer, run
         limit = model.config.max_position_embeddings
         # A pair must fit into one batch, whatever else is in it.
@@ -72,6 +57,7 @@ class TranslationTask:
             dataset_name=None if files else self.data.dataset_name,
             dataset_config=self.data.dataset_config,
             split=split,
+            streaming=self.data.streaming and split == "train",
         )
         encoded, dropped = encode_pairs(
             pairs,
@@ -85,14 +71,15 @@ class TranslationTask:
     def score(
         self, accelerator: Accelerator, model: PreTrainedModel, corpus: Corpus, num_beams: int
     ) -> dict[str, Any]:
-        """BLEU and chrF of the model's translations of a corpus's sources, none left out, shared among the processes."""
-        from vanilla_transformer.modeling import Translator
-        from vanilla_transformer.training.metrics import Bleu, ChrF
+        """BLEU and chrF of the translations of a corpus's sources, none left out, shared among the processes."""
         start = time.perf_counter()
         sources = [self.prefix + text for text in corpus.texts["source"]]
         mine = range(accelerator.process_index, len(sources), accelerator.num_processes)
-        made = Translator(model, self.tokenizer).translate([sources[i] for i in mine], num_beams=num_beams)
-        numbered = gather_object([(i, translation.text, translation.cut) for i, translation in zip(mine, made, strict=True)])
+        # A source longer than the model allows still has a reference, so it is translated in pieces, not left out.
+        made = Translator(model, self.tokenizer).translate(
+            [sources[i] for i in mine], num_beams=num_beams, split_long=True
+        )
+        numbered = gather_object([(i, one.text, one.cut) for i, one in zip(mine, made, strict=True)])
         numbered.sort()
         texts = [text for _, text, _ in numbered]
         references = list(corpus.texts["target"])

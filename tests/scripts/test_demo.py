@@ -34,9 +34,7 @@ def test_an_old_demo_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text("old", encoding="utf-8")
     prepare_directory(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["demo.json"]
-    assert json.loads((tmp_path / "demo.json").read_text(encoding="utf-8")) == {
-        "made_by": "vanilla-transformer demo"
-    }
+    assert json.loads((tmp_path / "demo.json").read_text(encoding="utf-8")) == {"made_by": "vanilla-transformer demo"}
 
 
 def test_what_an_old_demo_links_to_is_not_deleted(tmp_path: Path) -> None:
@@ -71,12 +69,12 @@ def test_a_file_as_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_text_without_tag_is_read_in_all_languages(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ask_for_text(" 1,204\n") == [">>en<< 1,204", ">>de<< 1,204", ">>ko<< 1,204"]
+    assert ask_for_text(" 1,204\n") == [">>en<< 1,204", ">>de<< 1.204", ">>ko<< 1,204"]
     assert ask_for_text(">>ko<< 14:05") == [">>ko<< 14:05"]
     assert ask_for_text("1\n2") == [">>en<< 1 2", ">>de<< 1 2", ">>ko<< 1 2"]
     monkeypatch.setattr("sys.stdin", io.StringIO("7\n"))  # not a terminal: nothing is asked
     monkeypatch.setattr("builtins.input", lambda prompt: pytest.fail("asked although nobody is there"))
-    assert ask_for_text(None) == [">>en<< 31,415", ">>de<< 31,415", ">>ko<< 31,415"]
+    assert ask_for_text(None) == [">>en<< 31,415", ">>de<< 31.415", ">>ko<< 31,415"]
 
 
 def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,9 +108,7 @@ def test_ten_lines_take_kinds_and_languages_in_turn() -> None:
 
 
 def test_bleu_is_found_in_the_report() -> None:
-    report = (
-        '$ vanilla-transformer score-translations\n{\n  "bleu": {"score": 98.5, "signature": "x"}\n}\nbye\n'
-    )
+    report = '$ vanilla-transformer score-translations\n{\n  "bleu": {"score": 98.5, "signature": "x"}\n}\nbye\n'
     assert read_bleu(report) == 98.5
     with pytest.raises(ChapterError, match="no scores"):
         read_bleu("nothing")
@@ -137,8 +133,8 @@ def test_recipes_hold_a_comment_at_every_line() -> None:
     folder = Path(demo.__file__).with_name("recipes")
     for name in ("demo_pretrain", "demo_finetune"):
         text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
-        assert yaml.safe_load(text)["max_tokens"] == 2048
-        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        assert yaml.safe_load(text)["accumulation_steps"] == 2
+        lines = [line for line in text.splitlines() if line]
         assert all("#" in line for line in lines), "every setting says why"
 
 
@@ -158,10 +154,7 @@ def test_the_new_process_cannot_import_this_package(tmp_path: Path) -> None:
 
 def fake_story(monkeypatch: pytest.MonkeyPatch, wrong: int) -> None:
     """The demo with its commands replaced: `wrong` of the 90 held-out lines come back changed."""
-    right = {
-        row["translation"]["digits"]: row["translation"]["spoken"]
-        for row in make_corpus(1, 20, 9, 90)["test"]
-    }
+    right = {row["translation"]["digits"]: row["translation"]["spoken"] for row in make_corpus(1, 20, 9, 90)["test"]}
 
     def run(name: str, *flags: object) -> None:
         if name == "score-translations":
@@ -217,15 +210,11 @@ def test_a_failing_command_ends_the_story(
         "3",
     ]
     assert demo.main(argv) == 1
-    assert (
-        "FAILED in chapter 3: `vanilla-transformer pretrain` ended with status 2" in capsys.readouterr().err
-    )
+    assert "FAILED in chapter 3: `vanilla-transformer pretrain` ended with status 2" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_the_whole_story_with_a_few_updates(
-    tmp_path: Path, run_command: Callable[..., subprocess.CompletedProcess]
-):
+def test_the_whole_story_with_a_few_updates(tmp_path: Path, run_command: Callable[..., subprocess.CompletedProcess]):
     """Through the installed program. It must fail honestly: so few updates teach nothing."""
     folder = tmp_path / "demo"
     flags = ["--train-rows", "1500", "--validation-rows", "9", "--test-rows", "30", "--vocab-size", "400"]

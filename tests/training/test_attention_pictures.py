@@ -68,6 +68,7 @@ def test_no_token_can_leave_the_data_of_the_page(maps, tmp_path):
     assert (cross["rows"], cross["columns"]) == (TARGET, SOURCE)
     assert (decoder["rows"], decoder["columns"]) == (TARGET, ["<s>", *TARGET[:-1]])
     assert (encoder["rows"], encoder["columns"]) == (SOURCE, SOURCE)
+    assert (cross["rowTitle"], cross["columnTitle"]) == ("token to be predicted", "looks at source token")
     for kind, weights in ((cross, maps.cross), (decoder, maps.decoder), (encoder, maps.encoder)):
         torch.testing.assert_close(torch.tensor(kind["weights"]) / 10_000, weights, atol=5.1e-5, rtol=0)
     assert data["layer"] == 1  # the last but one of the decoder

@@ -127,9 +127,7 @@ def test_the_model_is_left_as_it_was_found(model, tokenizer, monkeypatch):
         seen.append(model.config._attn_implementation)
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(
-        Translator, "translate", lambda *_, **__: [Translation("x", 0.0, 0.0, [70, 2], False)]
-    )
+    monkeypatch.setattr(Translator, "translate", lambda *_, **__: [Translation("x", 0.0, 0.0, [70, 2], False)])
     monkeypatch.setattr(model, "forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         attention_maps(model, tokenizer, "drei")
@@ -200,9 +198,7 @@ def test_the_output_may_use_every_position(model, tokenizer):
 
 
 def test_a_model_that_computes_nan_is_not_drawn(model, tokenizer, monkeypatch):
-    monkeypatch.setattr(
-        Translator, "translate", lambda *_, **__: [Translation("x", 0.0, 0.0, [70, 2], False)]
-    )
+    monkeypatch.setattr(Translator, "translate", lambda *_, **__: [Translation("x", 0.0, 0.0, [70, 2], False)])
     with torch.no_grad():
         model.model.decoder.layers[1].cross_attn.q_proj.weight.fill_(float("nan"))
     with pytest.raises(ValueError, match="rows of the .* miss the sum 1 by nan"):

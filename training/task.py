@@ -1,0 +1,48 @@
+"""What the loop needs to know of a task, and nothing more: its corpora, how rows become a batch, how outputs are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from vanilla_transformer.training.encoding import DroppedRows
+from vanilla_transformer.training.token_batches import Examples
+
+
+@dataclass
+class Corpus:
+    """Encoded rows as the loop takes them."""
+
+    examples: Examples
+    lengths: np.ndarray
+    """(N, 2): source and target tokens of each row"""
+    dropped: DroppedRows
+    texts: Any = field(default=None, repr=False)
+    """columns `source` and `target`, for scoring what is generated"""
+
+    def row(self, index: int) -> int:
+        """The row of the user's corpus, counted from 1, that an example was made of."""
+        return int(self.dropped.kept_rows[index]) if len(self.dropped.kept_rows) else index + 1
+
+
+class Task:
+    """Base of all tasks. `train` is always there; `validation` and `test` may be None."""
+
+    train: Corpus
+    validation: Corpus | None = None
+    test: Corpus | None = None
+    collator: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    """rows -> input_ids and attention_mask (B, S), decoder_input_ids and labels (B, T)"""
+    best_metric: str = "loss"
+    """the field of an evaluation by which models are compared; more is better, but for the loss"""
+
+    def score(
+        self, accelerator: Accelerator, model: PreTrainedModel, corpus: Corpus, num_beams: int
+    ) -> dict[str, Any]:
+        """Scores of generated outputs, by name. Every process must call it. None for a task judged by loss alone."""
+        return {}
