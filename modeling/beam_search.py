@@ -11,6 +11,9 @@ Two fields more for `model.generate`, as arguments or in `generation_config.json
 n counts the tokens written, `</s>` among them. The kinds are not two spellings of one number: at n = 20 and
 length_penalty = 0.6 they divide by 6.03 and by 2.35. With 0 both divide by 1.
 
+To give a model lasting defaults, set `model.generation_config` to a new `GenerationConfig(...)` with them: from one
+that transformers derived from the model's configuration, fields it does not know are lost when it is loaded.
+
 An output that reaches the bound is returned without `</s>`: that is how to tell that it was cut.
 """
 
@@ -30,6 +33,8 @@ def length_divisor(length: int, length_penalty: float, kind: str) -> float:
     if kind not in LENGTH_PENALTY_KINDS:
         kinds = " or ".join(map(repr, LENGTH_PENALTY_KINDS))
         raise ValueError(f"length_penalty_kind={kind!r} must be {kinds}")
+    if not math.isfinite(length_penalty):
+        raise ValueError(f"length_penalty={length_penalty} must be a finite number")
     return ((5 + length) / 6 if kind == "paper" else length) ** length_penalty
 
 
@@ -73,10 +78,8 @@ class PaperDecoding(GenerationMixin):
             setattr(generation_config, name, given.get(name, getattr(generation_config, name, None)))
         if generation_config.length_penalty_kind is None:
             generation_config.length_penalty_kind = "hf"
-        # Checked here and not where they are used, so that greedy search refuses nonsense too.
-        length_divisor(1, 0.0, generation_config.length_penalty_kind)
-        if not math.isfinite(generation_config.length_penalty):
-            raise ValueError(f"length_penalty={generation_config.length_penalty} must be a finite number")
+        # Refuses nonsense here and not where it is used, so that greedy search refuses it too.
+        length_divisor(1, generation_config.length_penalty, generation_config.length_penalty_kind)
         beyond = generation_config.max_new_tokens_beyond_source
         if beyond is not None and not (isinstance(beyond, int) and beyond >= 0):
             raise ValueError(f"max_new_tokens_beyond_source={beyond!r} must be a whole number, 0 or more")
@@ -112,9 +115,7 @@ class PaperDecoding(GenerationMixin):
             generation_config.length_penalty = PaperLengthPenalty(generation_config.length_penalty)
         wants_everything = generation_config.return_dict_in_generate
         generation_config.return_dict_in_generate = True
-        output = super()._beam_search(
-            input_ids, logits_processor, stopping_criteria, generation_config, **kwargs
-        )
+        output = super()._beam_search(input_ids, logits_processor, stopping_criteria, generation_config, **kwargs)
         # transformers pads with `</s>` where the id of `<pad>` is 0: a cut output would look finished.
         padding = generation_config._pad_token_tensor
         if padding is not None:

@@ -41,9 +41,7 @@ def token_log_probs(
     return [list(islice(values, len(target))) for target in targets]
 
 
-def pad(
-    rows: Sequence[list[int]], pad_token_id: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(rows: Sequence[list[int]], pad_token_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of ids -> (B, longest) padded on the right, and (B, longest) with 1 for ids and 0 for padding."""
     padded = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, pad_token_id)
     lengths = torch.tensor([len(row) for row in rows])

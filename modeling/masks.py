@@ -130,9 +130,9 @@ def target_mask(
 
 
 def as_boolean(mask: torch.Tensor) -> torch.Tensor:
-    """A mask made by others, additive (0 to attend, hugely negative not to) or boolean, as a boolean one."""
+    """A mask made by others: additive in floats (0 to attend, hugely negative not to), or boolean, or of 1 and 0."""
     # Hugely: some write -inf or the least number of the dtype, others -1e9 or -1e4.
-    return mask if mask.dtype == torch.bool else mask > -1e3
+    return mask > -1e3 if mask.is_floating_point() else mask.bool()
 
 
 def _is_known_to_be_full(attention_mask: torch.Tensor) -> bool:

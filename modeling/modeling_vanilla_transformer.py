@@ -77,14 +77,14 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
             # Not saved, so `from_pretrained` leaves uninitialised memory here until this line.
             init.copy_(module.table, sinusoid_table(*module.table.shape))
 
-    def _resize_token_embeddings(self, *args, **kwargs):
-        embeddings = super()._resize_token_embeddings(*args, **kwargs)
-        # transformers resizes the source's matrix and the output's. The target's is left to tying, if it is tied.
+    def _resize_token_embeddings(self, new_num_tokens, pad_to_multiple_of=None, mean_resizing=True):
+        embeddings = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        # transformers resizes the matrices of source and output, and leaves the target's to tying.
         decoder = getattr(self.base_model, "decoder", None)
-        if decoder is not None and self.config.share_embeddings in ("target-output", "none"):
-            size = embeddings.num_embeddings
-            resized = self._get_resized_embeddings(decoder.embed_tokens, size, mean_resizing=kwargs.get("mean_resizing", True))
-            decoder.embed_tokens = resized
+        if decoder is not None and decoder.embed_tokens is not embeddings:
+            decoder.embed_tokens = self._get_resized_embeddings(
+                decoder.embed_tokens, embeddings.num_embeddings, mean_resizing=mean_resizing
+            )
         return embeddings
 
     def save_pretrained(self, *args, **kwargs):

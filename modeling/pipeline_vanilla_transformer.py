@@ -180,6 +180,7 @@ class Translator:
                 raise ValueError(f"{name}={value} must be at least 1")
         if n_best > num_beams and not (do_sample and num_beams == 1):
             raise ValueError(f"n_best={n_best} is more than num_beams={num_beams}: raise num_beams or lower n_best")
+        length_divisor(1, length_penalty, length_penalty_kind)  # refuses nonsense
         prefix = "" if target_lang is None else f"{self.tokenizer.language_tag(target_lang)} "
         # Padding and `<s>` are no output. A model that wrote them would make lengths, and so scores, ambiguous.
         no_output = {self.tokenizer.pad_token_id, self.model.config.decoder_start_token_id}

@@ -30,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     from vanilla_transformer.training.checkpoints import average_weights, complete_checkpoints
     from vanilla_transformer.training.starting_model import load_from
 
+    if arguments.last < 1:
+        raise ValueError(f"last={arguments.last} must be at least 1")
     folders = [Path(folder) for folder in arguments.model]
     if len(folders) == 1:
         run = folders[0]

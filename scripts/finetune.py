@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
     accelerator = make_accelerator(run_arguments)
     tokenizer = load_tokenizer(model_arguments)
-    model = starting_model(model_arguments, tokenizer, run_arguments.seed)
+    model = starting_model(model_arguments, tokenizer, run_arguments.seed, run_arguments.attention)
     task = TranslationTask(data_arguments, tokenizer, model, run_arguments)
     Training(accelerator, model, tokenizer, task, run_arguments, list(arguments)).run()
     return 0

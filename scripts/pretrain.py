@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     if tokenizer.mask_token_id is None:
         raise ValueError("the tokenizer has no mask token, so there is nothing to put into the holes")
     infilling = TextInfilling(tokenizer.mask_token_id, noise.mask_share, noise.poisson_lambda)
-    model = starting_model(model_arguments, tokenizer, run_arguments.seed)
+    model = starting_model(model_arguments, tokenizer, run_arguments.seed, run_arguments.attention)
     task = DenoisingTask(data_arguments, tokenizer, model, run_arguments, infilling)
     Training(accelerator, model, tokenizer, task, run_arguments, list(arguments)).run()
     return 0

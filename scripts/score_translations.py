@@ -1,8 +1,9 @@
-"""`vanilla-transformer score-translations`: how good translations are, with the signatures that make the numbers comparable.
+"""`vanilla-transformer score-translations`: how good translations are, with signatures that make numbers comparable.
 
-    vanilla-transformer score-translations --model runs/multi30k --test-file test.en,test.de --source-lang en --target-lang de
-    vanilla-transformer score-translations --hypotheses out.de --test-file test.en,test.de --source-lang en --target-lang de
-    vanilla-transformer score-translations --force --model runs/multi30k --test-file ...      log-probabilities of the references
+    vanilla-transformer score-translations --test-file test.en,test.de --source-lang en --target-lang de ...
+        --model runs/multi30k               BLEU, chrF and exact matches of a model
+        --hypotheses out.de                 the same of translations made by anything
+        --model runs/multi30k --force       what the model gives to the references: log-probabilities and perplexity
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from vanilla_transformer.training.metrics import Bleu, ChrF
 
 @dataclass
 class OptionalModel(Model):
-    model: str | None = field(default=None, metadata={"help": "folder of a trained model, or its name on the Hub"})  # type: ignore[assignment]
+    model: str | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "folder of a trained model, or its name on the Hub"}
+    )
 
 
 @dataclass
@@ -40,7 +43,7 @@ class LanguagePair(Decoding):
     source_lang: str | None = field(default=None, metadata={"help": "language of the sources"})
     target_lang: str | None = field(default=None, metadata={"help": "language of the references"})
     target_tag: bool = field(
-        default=False, metadata={"help": "put the target language's tag (>>de<<) before each source, as in its training"}
+        default=False, metadata={"help": "put the target language's tag (>>de<<) before each source, as in training"}
     )
 
 
@@ -50,12 +53,14 @@ class Test:
         metadata={"help": "pairs: JSON Lines, CSV or Parquet, or two plain text files as SOURCE,TARGET"}
     )
     hypotheses: str | None = field(default=None, metadata={"help": "score these lines (a file, or -) and use no model"})
-    force: bool = field(default=False, metadata={"help": "what the model gives to the references: log-probabilities, perplexity"})
+    force: bool = field(
+        default=False, metadata={"help": "what the model gives to the references: log-probabilities, perplexity"}
+    )
     tokenize: str = field(default="13a", metadata={"help": "BLEU's tokenisation: 13a, intl, char, zh ..., or none"})
     lowercase: bool = field(default=False, metadata={"help": "BLEU and chrF without case"})
     json: bool = field(default=False, metadata={"help": "one JSON object on standard output, nothing else"})
     output: str | None = field(
-        default=None, metadata={"help": "file for the translations, or with --force for the log-probability of each pair"}
+        default=None, metadata={"help": "file for the translations, or with --force for each pair's log-probability"}
     )
 
 
@@ -154,10 +159,11 @@ def report(result: dict[str, Any]) -> str:
     """The same for people."""
     if "perplexity" in result:
         pairs = [f"{pair['log_probability']:.4f}\t{pair['tokens']}" for pair in result["pairs"]]
-        summary = f"{result['sentences']:,} pairs, {result['tokens']:,} target tokens (</s> counted)"
-        return "\n".join(
-            [*pairs, f"{summary}: log-probability {result['log_probability']:.4f}, perplexity {result['perplexity']:.4f} a token"]
+        summary = (
+            f"{result['sentences']:,} pairs, {result['tokens']:,} target tokens (</s> counted): "
+            f"log-probability {result['log_probability']:.4f}, perplexity {result['perplexity']:.4f} a token"
         )
+        return "\n".join([*pairs, summary])
     lines = [
         f"BLEU   {result['bleu']['score']:6.2f}   {result['bleu']['signature']}",
         f"chrF   {result['chrf']['score']:6.2f}   {result['chrf']['signature']}",

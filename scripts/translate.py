@@ -3,8 +3,8 @@ r"""`vanilla-transformer translate`: lines in, lines out, in order, any number o
     vanilla-transformer translate --model runs/multi30k --input test.en --output test.de
     echo "A man sleeps." | vanilla-transformer translate --model runs/multi30k
 
-A line in gives a line out (`--n-best` of them if asked for), whatever it holds. Lines end at "\n" only. An empty line gives an empty
-line. A line longer than the model allows is translated in pieces, and counted.
+A line in gives a line out (`--n-best` of them if asked for), whatever it holds. Lines end at "\n" only. An empty line
+gives an empty line. A line longer than the model allows is translated in pieces, and counted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Decoding:
         default=None, metadata={"help": "language to translate into, where the model was trained for several (its tag)"}
     )
     num_beams: int = field(default=4, metadata={"help": "width of the beam; 1 is greedy search"})
-    length_penalty: float = field(default=0.6, metadata={"help": "alpha; the larger, the longer the outputs; 0 is none"})
+    length_penalty: float = field(default=0.6, metadata={"help": "alpha; a larger one gives longer outputs; 0 is none"})
     length_penalty_kind: Literal["paper", "hf"] = field(
         default="paper", metadata={"help": "a log-probability is divided by ((5+n)/6)^alpha (paper) or by n^alpha (hf)"}
     )
@@ -51,8 +51,8 @@ class Decoding:
 @dataclass
 class Lines:
     input: str = field(default="-", metadata={"help": "file of lines (also .gz), or - for standard input"})
-    output: str = field(default="-", metadata={"help": "file to write, complete or not at all, or - for standard output"})
-    n_best: int = field(default=1, metadata={"help": "lines to write for each line read, best first; at most num-beams"})
+    output: str = field(default="-", metadata={"help": "file to write, whole or not at all, or - for standard output"})
+    n_best: int = field(default=1, metadata={"help": "lines to write for each line read, best first; up to num-beams"})
     scores: bool = field(
         default=False,
         metadata={"help": "write before each line its log-probability and the same over the length penalty, with tabs"},
@@ -65,7 +65,8 @@ class Lines:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    model, decoding, lines = parse_arguments("translate", "Translates lines of text.", Model, Decoding, Lines, argv=argv)
+    what = "Translates lines of text."
+    model, decoding, lines = parse_arguments("translate", what, Model, Decoding, Lines, argv=argv)
     translator = load_translator(model)
     counts = Counts()
     typed = lines.input == "-" and sys.stdin.isatty()
@@ -101,7 +102,7 @@ def one_line(text: str) -> str:
 
 
 def lines_of(name: str) -> Iterator[str]:
-    """The lines of a file or of standard input ("-"), one at a time. CorpusError with file and line where it is no UTF-8."""
+    """The lines of a file or of standard input ("-"), one at a time. CorpusError, with the line, if it is no UTF-8."""
     if name != "-":
         for _, line in read_lines(name):
             yield line

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,41 @@ def run_command() -> RunCommand:
 
 def _as_module(arguments: tuple[str | Path, ...]) -> list[str]:
     return [sys.executable, "-m", "vanilla_transformer.scripts.command_line", *map(str, arguments)]
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to train from in seconds: tokenizer/ (300 tokens), train.jsonl (40 pairs), validation.jsonl (6), text.txt."""
+    from vanilla_transformer.tokenization import learn_vocabulary
+
+    folder = tmp_path_factory.mktemp("toy")
+    adjectives = list(zip("red green blue old new tall".split(), "rote grüne blaue alte neue hohe".split(), strict=True))
+    nouns = list(zip("cat dog house tree bird".split(), "Katze Hund Haus Baum Vogel".split(), strict=True))
+    short = [(f"the {a} {n}", f"die {d} {m}") for a, d in adjectives for n, m in nouns]  # 30
+    # Of quite different lengths, so that batches have different numbers of tokens and padding.
+    long = [(f"{a} and {c}", f"{b} und {d}") for (a, b), (c, d) in zip(short[:16], short[14:], strict=False)]
+    pairs = short + long
+    held_out = pairs[5::8]
+    for name, part in {"train": [p for p in pairs if p not in held_out], "validation": held_out}.items():
+        rows = ({"translation": {"en": source, "de": target}} for source, target in part)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "text.txt").write_text("".join(f"{text}\n" for pair in pairs for text in pair), encoding="utf-8")
+    tokenizer = learn_vocabulary([text for pair in pairs for text in pair], 300, languages=["de"])
+    tokenizer.save_pretrained(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture
+def fresh_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Accelerate remembers its first set-up for the life of a process: call this between two runs. On the CPU."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    def forget() -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    forget()
+    yield forget
+    forget()

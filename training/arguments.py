@@ -66,6 +66,12 @@ class DataArguments:
     max_source_length: int | None = _flag("longer sources, in tokens, are left out and counted; the model's limit if not given")
     max_target_length: int | None = _flag("longer targets, in tokens, are left out and counted; the model's limit if not given")
 
+    def __post_init__(self):
+        for name in ("max_source_length", "max_target_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+
 
 @dataclass
 class RunArguments:
@@ -105,14 +111,17 @@ class RunArguments:
     )
 
     def __post_init__(self):
-        for name in ("max_steps", "max_tokens", "accumulation_steps", "warmup_steps", "log_steps", "eval_steps"):
+        counts = ("max_steps", "max_tokens", "accumulation_steps", "warmup_steps", "log_steps", "eval_steps")
+        for name in (*counts, "eval_num_beams", "test_num_beams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("save_steps", "keep_checkpoints", "patience", "average_last", "max_grad_norm", "weight_decay", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be greater than 0")
+        for name in ("learning_rate", "noam_factor"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value} must be greater than 0")
         if self.learning_rate is not None and self.noam_factor != 1.0:
             raise ValueError("learning_rate and noam_factor are two ways to say how high the same curve is: give one of them")
         if self.average_last and self.keep_checkpoints and self.average_last > self.keep_checkpoints:

@@ -34,6 +34,11 @@ class Progress:
     """source + target tokens seen, padding left out, all processes"""
     seconds: float = 0.0
     """spent training: evaluating, saving and starting left out"""
+    loss_sum: float = 0.0
+    """of the training loss since the last evaluation, over this many target tokens"""
+    loss_tokens: int = 0
+    evaluated: int = -1
+    """the update after which the last evaluation was"""
     best_score: float | None = None
     best_update: int = 0
     evaluations_without_best: int = 0
@@ -58,11 +63,11 @@ def save_checkpoint(
     """
     final = folder / f"step-{progress.update}"
     unfinished = folder / f".unfinished-step-{progress.update}"
-    if accelerator.is_main_process:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-    accelerator.wait_for_everyone()
     try:
+        if accelerator.is_main_process:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+        accelerator.wait_for_everyone()
         save_file(_random_state(), unfinished / f"random_state_{accelerator.process_index}.safetensors")
         if accelerator.is_main_process:
             plain: PreTrainedModel = accelerator.unwrap_model(model)
@@ -93,17 +98,20 @@ def load_checkpoint(
 
     With another number of processes than it was written by, the generators of the additional ones are not in it:
     dropout then differs from the run that never stopped, the data do not.
+
+    Raises:
+        ValueError: a file of it is damaged.
     """
     plain: PreTrainedModel = accelerator.unwrap_model(model)
     load_weights(plain, checkpoint)
-    _load_optimizer_tensors(plain, optimizer, load_file(checkpoint / "optimizer.safetensors"))
+    _load_optimizer_tensors(plain, optimizer, _load_tensors(checkpoint / "optimizer.safetensors"))
     state = json.loads((checkpoint / "progress.json").read_text())
     if accelerator.scaler is not None and "loss_scaler" in state:
         accelerator.scaler.load_state_dict(state["loss_scaler"])
     random_state = checkpoint / f"random_state_{accelerator.process_index}.safetensors"
     if random_state.is_file():
-        _set_random_state(load_file(random_state))
-    return Progress(**{f.name: state[f.name] for f in fields(Progress)})
+        _set_random_state(_load_tensors(random_state))
+    return Progress(**{f.name: state[f.name] for f in fields(Progress) if f.name in state})
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -119,35 +127,44 @@ def load_weights(model: PreTrainedModel, folder: Path) -> None:
         ValueError: the file is damaged, or is another model's.
     """
     file = folder / "model.safetensors"
-    try:
-        weights = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+    weights = _load_tensors(file)
     # `tied` maps each parameter that is not stored to the one it is.
     tied = model.all_tied_weights_keys
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    missing = [name for name in missing if name not in tied]
-    if missing or unexpected:
-        raise ValueError(f"{file} is another model's: missing {missing[:3]}, unknown {unexpected[:3]}")
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    missing = [name for name in own if name not in weights and name not in tied]
+    unknown = [name for name in weights if name not in own]
+    if missing or unknown:
+        raise ValueError(f"{file} is another model's: missing {missing[:3]}, unknown {unknown[:3]}")
+    for name, tensor in weights.items():
+        if tensor.shape != own[name]:
+            raise ValueError(f"{file} is another model's: {name} is {tuple(tensor.shape)}, and here {tuple(own[name])}")
+    model.load_state_dict(weights, strict=False)
 
 
 def average_weights(folders: list[Path]) -> dict[str, torch.Tensor]:
     """Mean of the weights of saved models (section 6.1), taken in float64 and rounded once.
 
     Raises:
-        ValueError: there is none, or they do not have the same parameters.
+        ValueError: there is none, one cannot be read, or they do not have the same parameters.
     """
     if not folders:
         raise ValueError("there is no checkpoint to average")
-    first = load_file(folders[0] / "model.safetensors")
+    first = _load_tensors(folders[0] / "model.safetensors")
     total = {name: tensor.double() for name, tensor in first.items()}
     for folder in folders[1:]:
-        weights = load_file(folder / "model.safetensors")
+        weights = _load_tensors(folder / "model.safetensors")
         if {name: tensor.shape for name, tensor in weights.items()} != {name: t.shape for name, t in total.items()}:
             raise ValueError(f"{folder} has other parameters than {folders[0]}, so they cannot be averaged")
         for name, tensor in weights.items():
             total[name] += tensor
     return {name: (tensor / len(folders)).to(first[name].dtype) for name, tensor in total.items()}
+
+
+def _load_tensors(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file} cannot be read ({error}); is it damaged?") from error
 
 
 def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

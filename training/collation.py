@@ -37,10 +37,7 @@ class PairCollator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         sources = [row["input_ids"] for row in rows]
-        masks = [
-            row["attention_mask"] if "attention_mask" in row else np.ones(len(row["input_ids"]))
-            for row in rows
-        ]
+        masks = [row["attention_mask"] if "attention_mask" in row else np.ones(len(row["input_ids"])) for row in rows]
         batch = {"input_ids": self._pad(sources, self.pad_token_id), "attention_mask": self._pad(masks, 0)}
         if "labels" in rows[0]:
             labels = self._pad([row["labels"] for row in rows], IGNORED_LABEL)
@@ -48,7 +45,7 @@ class PairCollator:
             batch["labels"] = labels
         return batch
 
-    def _pad(self, rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    def _pad(self, rows: Sequence[Any], value: int) -> torch.Tensor:
         width = max(len(row) for row in rows)
         if self.pad_to_multiple_of is not None:
             width += -width % self.pad_to_multiple_of

@@ -7,6 +7,9 @@
 Nothing is truncated, and nothing is left out without being counted (`DroppedRows`). Arrow files go to the
 ordinary `datasets` cache (HF_DATASETS_CACHE), under a name that contains the hash of the files' contents:
 several processes share them, and a changed file is read again. Row numbers in messages count from 1.
+
+What `load_pairs` and `load_texts` return is annotated as Any: `datasets` annotates rows and columns as one union,
+which a type checker cannot use.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ def load_pairs(
     dataset_config: str | None = None,
     split: str = "train",
     streaming: bool = False,
-) -> Dataset | IterableDataset:
+) -> Any:
     """Sentence pairs in file order: columns `source` and `target`.
 
     Args:
@@ -89,7 +92,7 @@ def load_texts(
     dataset_config: str | None = None,
     split: str = "train",
     streaming: bool = False,
-) -> Dataset | IterableDataset:
+) -> Any:
     """Raw text, column `text`: each line of a plain text file; of a row the fields named in `fields`, or else
     its `text`, every language of its `translation`, or its `source` and `target` (one text each). Arguments
     and errors as in `load_pairs`.
@@ -103,9 +106,7 @@ def load_texts(
             return {"text": [text for row in rows for text in _texts_of(row, dataset_name, fields)]}
 
         return data.map(texts, batched=True, remove_columns=list(data.features or []), features=features)
-    return _from_files(
-        _generate_texts, {"files": _file_list(files), "fields": tuple(fields)}, features, streaming
-    )
+    return _from_files(_generate_texts, {"files": _file_list(files), "fields": tuple(fields)}, features, streaming)
 
 
 def iterate_texts(files: Sequence[str], *, fields: Sequence[str] = ()) -> Iterator[str]:
@@ -131,13 +132,11 @@ def _from_files(
     arguments: dict[str, Any],
     features: Features,
     streaming: bool,
-) -> Dataset | IterableDataset:
+) -> Any:
     # `datasets` names its cache after the arguments of the generator, so the contents must be among them.
     # Modification times would be cheaper, but a file restored or rewritten within the clock's grain would be
     # answered from the old cache.
-    contents = tuple(
-        _content_hash(path) for entry in arguments["files"] for path in split_pair(entry) or (entry,)
-    )
+    contents = tuple(_content_hash(path) for entry in arguments["files"] for path in split_pair(entry) or (entry,))
     if streaming:
         return IterableDataset.from_generator(generate, features=features, gen_kwargs=arguments)
     cached = arguments | {"contents": contents, "version": _READER_VERSION}
@@ -174,10 +173,7 @@ def _generate_pairs(
                 pair = pair[1], pair[0]
             rows = _parallel_lines(*pair)
         elif file_format(entry) in ROW_FORMATS:
-            rows = (
-                _pair_of(row, f"{entry}:{number}", source_lang, target_lang)
-                for number, row in read_rows(entry)
-            )
+            rows = (_pair_of(row, f"{entry}:{number}", source_lang, target_lang) for number, row in read_rows(entry))
         else:
             raise CorpusError(
                 f"{entry}: pairs are read from {', '.join(ROW_FORMATS)} files, "
@@ -215,11 +211,7 @@ def _pair_of(row: dict[str, Any], place: str, source_lang: str, target_lang: str
     for name in names:
         if name not in texts:
             found = ", ".join(texts) or "nothing"
-            where = (
-                "in its `translation`"
-                if texts is not row
-                else "(nor `translation`, nor `source` and `target`)"
-            )
+            where = "in its `translation`" if texts is not row else "(nor `translation`, nor `source` and `target`)"
             raise CorpusError(f"{place}: no `{name}` {where}; found: {found}")
         if not isinstance(texts[name], str):
             raise CorpusError(f"{place}: `{name}` is not a text but {_kind(texts[name])}")
@@ -268,9 +260,7 @@ def _kind(value: Any) -> str:
 # -- data sets by name ---------------------------------------------------------------------------------------
 
 
-def _load_hub(
-    files: Sequence[str] | None, name: str, config: str | None, split: str, streaming: bool
-) -> Dataset | IterableDataset:
+def _load_hub(files: Sequence[str] | None, name: str, config: str | None, split: str, streaming: bool) -> Any:
     if files:
         raise CorpusError(f"give either data files or the data set {name!r}, not both")
     try:
@@ -279,14 +269,12 @@ def _load_hub(
         # An unknown name, configuration or split, no network, or files that cannot be read.
         reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
         raise CorpusError(f"data set {name!r}, configuration {config!r}, split {split!r}: {reason}") from None
-    if not streaming and not len(data):
+    if isinstance(data, Dataset) and not len(data):
         raise CorpusError(f"data set {name!r}, split {split!r}: the corpus is empty (no rows)")
     return data
 
 
-def _pairs_from_hub(
-    data: Dataset | IterableDataset, name: str, source_lang: str, target_lang: str
-) -> Dataset | IterableDataset:
+def _pairs_from_hub(data: Any, name: str, source_lang: str, target_lang: str) -> Any:
     def pairs(columns: dict[str, list[Any]], indices: list[int]) -> dict[str, list[str]]:
         rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
         found = [
@@ -296,6 +284,4 @@ def _pairs_from_hub(
         return {side: [pair[side] for pair in found] for side in ("source", "target")}
 
     features = Features({"source": Value("string"), "target": Value("string")})
-    return data.map(
-        pairs, batched=True, with_indices=True, remove_columns=list(data.features or []), features=features
-    )
+    return data.map(pairs, batched=True, with_indices=True, remove_columns=list(data.features or []), features=features)

@@ -36,9 +36,7 @@ def split_pair(entry: str) -> tuple[str, str] | None:
         return None
     parts = entry.split(",")
     if len(parts) != 2 or not all(parts):
-        raise CorpusError(
-            f"{entry!r}: a pair of plain text files is written SOURCE,TARGET with exactly one comma"
-        )
+        raise CorpusError(f"{entry!r}: a pair of plain text files is written SOURCE,TARGET with exactly one comma")
     return parts[0], parts[1]
 
 
@@ -114,9 +112,7 @@ def _parse_json(path: str, number: int, text: str) -> Any:
 
 def _checked_row(path: str, number: int, row: Any, may_hold_surrogates: bool) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise CorpusError(
-            f"{path}:{number}: expected a JSON object with named fields, found {type(row).__name__}"
-        )
+        raise CorpusError(f"{path}:{number}: expected a JSON object with named fields, found {type(row).__name__}")
     if may_hold_surrogates:
         try:
             json.dumps(row, ensure_ascii=False).encode("utf-8")

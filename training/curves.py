@@ -21,15 +21,15 @@ def draw_curves(metrics: list[dict[str, Any]], file: Path) -> None:
         if points:
             panels[0, 0].plot(*zip(*points, strict=True), label=label)
     panels[0, 0].set(xlabel="update", ylabel="loss, nats per target token")
-    panels[0, 0].legend()
     if has_bleu:
         for name in ("bleu", "chrf"):
             points = [(row["step"], row[name]) for row in rows if name in row]
             panels[0, 1].plot(*zip(*points, strict=True), label={"bleu": "BLEU", "chrf": "chrF"}[name])
         panels[0, 1].set(xlabel="update", ylabel="validation score")
-        panels[0, 1].legend()
     for panel in panels.flat:
         panel.grid(alpha=0.3)
+        if panel.lines:
+            panel.legend()
     figure.tight_layout()
     figure.savefig(file, dpi=120)
     plt.close(figure)

@@ -240,7 +240,7 @@ def _name_character(character: str) -> str:
     return f"{shown} (U+{ord(character):04X})"
 
 
-def _examples(pairs: Dataset, rows: np.ndarray) -> tuple[str, ...]:
+def _examples(pairs: Any, rows: np.ndarray) -> tuple[str, ...]:
     chosen = pairs[rows[:_EXAMPLES].tolist()]
     return tuple(
         f"row {row + 1}: {_shorten(source)} | {_shorten(target)}"

@@ -31,6 +31,7 @@ class DenoisingTask(Task):
         self.limit = min(data.max_source_length or limit, limit, run.max_tokens // 2)
         self.train = self._load(data.train_file, "train")
         self.validation = self._load(data.validation_file, "validation")
+        self.test = self._load(data.test_file, "test")
         if self.train is None:
             raise CorpusError("give --train-file or --dataset-name: there is nothing to train on")
         self.collator = PairCollator(model.config.pad_token_id, model.config.decoder_start_token_id)

@@ -40,7 +40,7 @@ class DroppedRows:
     over_long_rows: tuple[int, ...]
     limits: tuple[int | None, ...]
     """the longest length kept, in tokens with `</s>`: (source, target) or (text,)"""
-    kept_rows: Sequence[int] = field(repr=False, compare=False, default=())
+    kept_rows: Sequence[int] | np.ndarray = field(repr=False, compare=False, default=())
     """corpus row (from 1) of each encoded example, to say which line of the user's file an index means"""
 
     @property
@@ -128,9 +128,10 @@ def pair_lengths(encoded: Dataset) -> np.ndarray:
     (k = 1).
     """
     names = [name for name in ("input_ids", "labels") if name in encoded.column_names]
-    tables = encoded.select_columns(names).with_format("arrow").iter(batch_size=10_000)
+    tables: Any = encoded.select_columns(names).with_format("arrow").iter(batch_size=10_000)
     parts = [
-        np.stack([pc.list_value_length(table[name]).to_numpy() for name in names], axis=1) for table in tables
+        np.stack([pc.call_function("list_value_length", [table[name]]).to_numpy() for name in names], axis=1)
+        for table in tables
     ]
     return np.concatenate(parts).astype(np.int64) if parts else np.zeros((0, len(names)), dtype=np.int64)
 
@@ -204,6 +205,4 @@ def _first_rows(marked: np.ndarray) -> tuple[int, ...]:
 
 
 def _row_list(count: int, first: tuple[int, ...]) -> str:
-    return (
-        f"row{'s' if count > 1 else ''} {', '.join(map(str, first))}{', ...' if count > len(first) else ''}"
-    )
+    return f"row{'s' if count > 1 else ''} {', '.join(map(str, first))}{', ...' if count > len(first) else ''}"

@@ -14,12 +14,13 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import datasets
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -89,6 +90,8 @@ class Training:
         )
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.plain: PreTrainedModel = accelerator.unwrap_model(self.model)
+        # The weights were drawn alike on all processes; from here on each drops other units than its neighbours.
+        torch.manual_seed(run.seed + accelerator.process_index)
         self.progress = Progress(processes=accelerator.num_processes)
         self.metric = run.best_metric if run.best_metric != "auto" else task.best_metric
         if self.metric != "loss" and task.best_metric == "loss":
@@ -102,7 +105,7 @@ class Training:
         accelerator.init_trackers("vanilla-transformer", config={k: str(v) for k, v in vars(run).items()})
         if run.resume:
             self._resume()
-        batches = TokenBatches(
+        self.batches = TokenBatches(
             self.task.train.lengths,
             run.max_tokens,
             run.seed,
@@ -110,8 +113,8 @@ class Training:
             num_processes=accelerator.num_processes,
             start=self.progress.batches,
         )
-        self._announce(batches)
-        loader = self._micro_batches(batches)
+        self._announce()
+        loader = self._micro_batches()
         bar = tqdm(
             total=run.max_steps,
             initial=self.progress.update,
@@ -119,45 +122,51 @@ class Training:
             disable=not accelerator.is_main_process or not sys.stderr.isatty(),
         )
         window = _Window()
-        last_evaluated = last_saved = -1
+        self.last_saved = self.progress.update if run.resume else -1
         with StopSignals() as signals:
-            while self.progress.update < run.max_steps:
-                stopped = self._update(loader, window, signals.received)
+            while self.progress.update < run.max_steps and not self._out_of_patience():
+                self._update(loader, window)
                 update = self.progress.update
                 bar.update()
                 if update % run.log_steps == 0 or update == run.max_steps:
-                    self._log(window, bar, batches)
+                    self._log(window, bar)
                 if update % run.eval_steps == 0:
-                    self._evaluate(window)
-                    last_evaluated = update
+                    self._evaluate()
                 if run.save_steps and update % run.save_steps == 0:
                     self._save()
-                    last_saved = update
-                if stopped:
-                    if last_saved != update:
-                        self._save()
-                    raise KeyboardInterrupt(f"update {update} is saved; continue with the same flags and --resume")
-                if run.patience and self.progress.evaluations_without_best >= run.patience:
-                    self._print(f"No better model in {run.patience} evaluations: stopping at update {update}.")
-                    break
-        bar.close()
-        if last_evaluated != self.progress.update:
-            self._evaluate(window)
-        if last_saved != self.progress.update:
-            self._save()
+                self._stop_if_asked(signals)
+            bar.close()
+            if self._out_of_patience():
+                self._print(f"No better model in {run.patience} evaluations: stopped at update {self.progress.update}.")
+            if self.progress.evaluated != self.progress.update:
+                self._evaluate()
+            if self.last_saved != self.progress.update:
+                self._save()
+            self._stop_if_asked(signals)
         self._finish()
         return self.progress
 
-    def _update(self, loader: Iterator[dict[str, torch.Tensor]], window: _Window, stop: int | None) -> bool:
-        """One update of the weights. True if any process was asked to stop."""
+    def _out_of_patience(self) -> bool:
+        return 0 < self.flags.patience <= self.progress.evaluations_without_best
+
+    def _stop_if_asked(self, signals: StopSignals) -> None:
+        """KeyboardInterrupt on every process, once the checkpoint is written, if any of them received a signal."""
+        received = torch.tensor(int(signals.received is not None), device=self.accelerator.device)
+        if self.accelerator.reduce(received, "sum").item():
+            update = self.progress.update
+            if self.last_saved != update:
+                self._save()
+            raise KeyboardInterrupt(f"update {update} is saved; continue with the same flags and --resume")
+
+    def _update(self, loader: Iterator[dict[str, torch.Tensor]], window: _Window) -> None:
+        """One update of the weights."""
         start = time.perf_counter()
         run, accelerator, device = self.flags, self.accelerator, self.accelerator.device
         micro_batches = [next(loader) for _ in range(run.accumulation_steps)]
         rows = [batch.pop("rows") for batch in micro_batches]
         target_tokens = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in micro_batches)
         source_tokens = sum(int(batch["attention_mask"].sum()) for batch in micro_batches)
-        counts = torch.tensor([target_tokens, source_tokens, int(stop is not None)], device=device)
-        counts = accelerator.reduce(counts, "sum").tolist()
+        counts = accelerator.reduce(torch.tensor([target_tokens, source_tokens], device=device), "sum").tolist()
 
         update = self.progress.update + 1
         rate = learning_rate(
@@ -171,7 +180,7 @@ class Training:
             group["lr"] = rate
 
         self.model.train()
-        loss_sum = torch.zeros((), device=device)
+        losses = []
         for number, batch in enumerate(micro_batches, start=1):
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
             is_last = number == len(micro_batches)
@@ -179,10 +188,10 @@ class Training:
                 # Gradients are averaged over the processes, which this takes back.
                 loss = self.model(**batch, num_items_in_batch=counts[0] / accelerator.num_processes).loss
                 accelerator.backward(loss)
-            loss_sum += loss.detach()
-        mean_loss = accelerator.reduce(loss_sum, "mean").item()
+            losses.append(loss.detach())
+        mean_loss = accelerator.reduce(torch.stack(losses).sum(), "mean").item()
         if not math.isfinite(mean_loss):
-            self._refuse_non_finite(mean_loss, update, rows, loss_sum.item())
+            self._refuse_non_finite(mean_loss, update, rows, losses)
         if run.max_grad_norm:
             accelerator.clip_grad_norm_(self.model.parameters(), run.max_grad_norm)
         self.optimizer.step()
@@ -193,10 +202,11 @@ class Training:
         self.progress.tokens += counts[0] + counts[1]
         seconds = time.perf_counter() - start
         self.progress.seconds += seconds
+        self.progress.loss_sum += mean_loss * counts[0]
+        self.progress.loss_tokens += counts[0]
         window.add(mean_loss, counts[0], counts[0] + counts[1], seconds)
-        return counts[2] > 0
 
-    def _micro_batches(self, batches: TokenBatches) -> Iterator[dict[str, torch.Tensor]]:
+    def _micro_batches(self) -> Iterator[dict[str, torch.Tensor]]:
         train = self.task.train
 
         def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -205,37 +215,41 @@ class Training:
         # A generator of its own: the loader draws a number from it, and dropout must not notice.
         loader = DataLoader(
             train.examples,
-            batch_sampler=batches,
+            batch_sampler=self.batches,
             collate_fn=collate,
             pin_memory=self.accelerator.device.type == "cuda",
             generator=torch.Generator(),
         )
         return iter(loader)
 
-    def _refuse_non_finite(self, loss: float, update: int, rows: list[list[int]], own_loss: float) -> None:
-        flat = [row for batch in rows for row in batch]
-        shown = ", ".join(map(str, flat[:8])) + (f", ... ({len(flat)} in all)" if len(flat) > 8 else "")
-        where = "" if not math.isfinite(own_loss) else " of another process"
+    def _refuse_non_finite(
+        self, loss: float, update: int, rows: list[list[int]], losses: list[torch.Tensor]
+    ) -> NoReturn:
+        """Names the rows of the batches whose own loss is to blame, of whichever process."""
+        own = [row for batch, value in zip(rows, losses, strict=True) if not value.isfinite() for row in batch]
+        found = gather_object(own)
+        shown = ", ".join(map(str, found[:50])) + (f", ... ({len(found)} in all)" if len(found) > 50 else "")
         raise NonFiniteLossError(
-            f"the loss is {loss} at update {update}, before the weights were changed by it; the update was made of "
-            f"train rows {shown}{where}. Checkpoints stand as they were: look at these rows, lower the learning rate, "
+            f"the loss is {loss} at update {update}, before the weights were changed by it; it came from "
+            f"train rows {shown}. Checkpoints stand as they were: look at these rows, lower the learning rate, "
             f"or raise warmup_steps"
         )
 
     # -------------------------------------------------------------------------------------- judging and keeping
 
-    def _evaluate(self, window: _Window, **extra: Any) -> dict[str, Any]:
+    def _evaluate(self, **extra: Any) -> None:
         """Score the model on the validation part, log it, and keep it in the run's folder if it is the best so far."""
         progress, task = self.progress, self.task
         row: dict[str, Any] = {
             "step": progress.update,
             "split": "validation",
-            "epoch": round(progress.tokens / int(task.train.lengths.sum()), 3),
+            "epoch": round(progress.batches * progress.processes / self.batches.batches_in_epoch(), 3),
             "seconds": round(progress.seconds, 2),
             "tokens": progress.tokens,
-            "train_loss": window.take_evaluation_loss(),
+            "train_loss": round(progress.loss_sum / progress.loss_tokens, 5) if progress.loss_tokens else None,
             **extra,
         }
+        progress.loss_sum, progress.loss_tokens, progress.evaluated = 0.0, 0, progress.update
         is_best = True
         if task.validation is not None:
             with as_saved(self.plain):
@@ -261,7 +275,6 @@ class Training:
             {f"validation/{k}": v for k, v in row.items() if isinstance(v, (int, float))}, step=progress.update
         )
         self.accelerator.wait_for_everyone()
-        return row
 
     def _save(self) -> None:
         save_checkpoint(
@@ -273,6 +286,7 @@ class Training:
             self.progress,
             self.flags.keep_checkpoints,
         )
+        self.last_saved = self.progress.update
 
     def _resume(self) -> None:
         checkpoint = self.folder.newest_checkpoint()
@@ -292,16 +306,16 @@ class Training:
             folders = complete_checkpoints(self.folder.checkpoints)[-run.average_last :]
             own = {name: parameter.detach().clone() for name, parameter in self.plain.state_dict().items()}
             self.plain.load_state_dict(average_weights(folders), strict=False)
-            self._evaluate(_Window(), averaged=[folder.name for folder in folders])
+            self._evaluate(averaged=[folder.name for folder in folders])
             self.plain.load_state_dict(own)
+            self._save()  # again, with the best score: that of the average, if so, is what a longer run must beat
         if task.test is not None:
-            if task.validation is not None:
-                load_weights(self.plain, self.folder.path)  # the best
+            load_weights(self.plain, self.folder.path)  # the best
             with as_saved(self.plain):
                 row = {"step": progress.best_update or progress.update, "split": "test"}
                 row |= negative_log_likelihood(self.accelerator, self.plain, task, task.test, run.max_tokens)
                 row |= task.score(self.accelerator, self.plain, task.test, run.test_num_beams)
-            self._print("test: " + ", ".join(f"{name} {row[name]}" for name in ("loss", "bleu", "chrf", "exact")))
+            self._print("test: " + ", ".join(f"{name} {row[name]}" for name in ("loss", "bleu", "chrf", "exact") if name in row))
             if self.accelerator.is_main_process:
                 self.folder.log_metrics(row)
                 self.folder.tell(self.plain)
@@ -309,7 +323,7 @@ class Training:
 
     # --------------------------------------------------------------------------------------------------- telling
 
-    def _announce(self, batches: TokenBatches) -> None:
+    def _announce(self) -> None:
         run, progress, config = self.flags, self.progress, self.plain.config
         parameters = sum(p.numel() for p in self.plain.parameters())
         self._print(f"Model: {parameters:,} parameters; deviations from the paper: {config.deviations_from_paper() or 'none'}")
@@ -319,22 +333,25 @@ class Training:
                 self._print(f"Data, {name}: {corpus.dropped}")
         per_update = run.accumulation_steps * self.accelerator.num_processes
         self._print(
-            f"An epoch: {batches.batches_in_epoch() / per_update:.1f} updates of {per_update} x {run.max_tokens:,} tokens, "
-            f"{100 * batches.padding_share():.1f} % padding. {progress.update:,} of {run.max_steps:,} updates done."
+            f"An epoch: {self.batches.batches_in_epoch() / per_update:.1f} updates of {per_update} x {run.max_tokens:,} tokens, "
+            f"{100 * self.batches.padding_share():.1f} % padding. {progress.update:,} of {run.max_steps:,} updates done."
         )
 
-    def _log(self, window: _Window, bar: tqdm, batches: TokenBatches) -> None:
+    def _log(self, window: _Window, bar: tqdm) -> None:
         loss, speed, seconds_per_update = window.take()
         rate = self.optimizer.param_groups[0]["lr"]
         remaining = (self.flags.max_steps - self.progress.update) * seconds_per_update
-        line = {"loss": f"{loss:.4f}", "lr": f"{rate:.2e}", "tokens/s": f"{speed:,.0f}"}
+        line = {
+            "loss": f"{loss:.4f}",
+            "lr": f"{rate:.2e}",
+            "tokens/s": f"{speed:,.0f}",
+            "padding": f"{100 * self.batches.padding_share():.1f} %",
+        }
         bar.set_postfix(line)
         if bar.disable:
-            self._print(
-                f"update {self.progress.update}/{self.flags.max_steps}: "
-                + ", ".join(f"{name} {value}" for name, value in line.items())
-                + f", padding {100 * batches.padding_share():.1f} %, {remaining / 60:.1f} min left"
-            )
+            shown = ", ".join(f"{name} {value}" for name, value in line.items())
+            done = f"update {self.progress.update}/{self.flags.max_steps}"
+            self._print(f"{done}: {shown}, {remaining / 60:.1f} min left")
         self.accelerator.log(
             {"train/loss": loss, "train/learning_rate": rate, "train/tokens_per_second": speed}, step=self.progress.update
         )
@@ -346,17 +363,14 @@ class Training:
 
 
 class _Window:
-    """Means since the last line of the log, and since the last evaluation."""
+    """Means since the last line of the log."""
 
     def __init__(self):
         self.loss = self.target_tokens = self.tokens = self.seconds = self.updates = 0.0
-        self.evaluation_loss = self.evaluation_tokens = 0.0
 
     def add(self, loss: float, target_tokens: int, tokens: int, seconds: float) -> None:
         self.loss += loss * target_tokens
-        self.evaluation_loss += loss * target_tokens
         self.target_tokens += target_tokens
-        self.evaluation_tokens += target_tokens
         self.tokens += tokens
         self.seconds += seconds
         self.updates += 1
@@ -367,22 +381,26 @@ class _Window:
         self.loss = self.target_tokens = self.tokens = self.seconds = self.updates = 0.0
         return result
 
-    def take_evaluation_loss(self) -> float | None:
-        loss = self.evaluation_loss / self.evaluation_tokens if self.evaluation_tokens else None
-        self.evaluation_loss = self.evaluation_tokens = 0.0
-        return None if loss is None else round(loss, 5)
-
 
 def make_accelerator(run: RunArguments) -> Accelerator:
-    """Accelerate's view of this process: devices, number of processes (`accelerate launch`), precision, trackers."""
+    """Accelerate's view of this process: devices, number of processes (`accelerate launch`), precision, trackers.
+
+    Raises:
+        ValueError: a tracker is unknown or not installed.
+    """
     # Bars for saving ten megabytes, and bars in a log file, are noise around the one bar that matters.
     transformers.utils.logging.disable_progress_bar()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision="no" if run.precision == "fp32" else run.precision,
         log_with=run.track_with or None,
         project_dir=run.output_dir,
         # The schedule counts updates, whatever the number of processes.
         step_scheduler_with_optimizer=False,
     )
+    # Accelerate leaves out, without a word, what is not installed.
+    missing = set(run.track_with) - {"all"} - {str(tracker) for tracker in accelerator.log_with}
+    if missing:
+        raise ValueError(f"track_with={sorted(missing)[0]}: this tracker is not installed here (pip install it), or leave it out")
+    return accelerator

@@ -3,8 +3,8 @@
     Bleu().compute(predictions=["the cat sat"], references=["the cat sat down"])
     {'score': 71.65..., 'signature': 'nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0'}
 
-`evaluate.load("sacrebleu")` would fetch its code from the Hub at run time. These are the same metrics, defined here, so that they work
-offline. Texts are detokenised: our tokenizer must never have touched them.
+`evaluate.load("sacrebleu")` would fetch its code from the Hub at run time. These are the same metrics, defined here, so
+that they work offline. Texts are detokenised: our tokenizer must never have touched them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _TEXT = Value("string")
 class _SacrebleuMetric(Metric):
     """`compute(predictions=, references=)` over one of sacreBLEU's scorers.
 
-    predictions is a list of texts; references a list with one text for each, or with a list of texts for each, equally many.
-    The result is `{"score": float, "signature": str}`. ValueError if the two lists differ in length
-    (naming both), or are empty.
+    predictions is a list of texts; references a list with one text for each, or with a list of texts for each, equally
+    many. The result is `{"score": float, "signature": str}`. ValueError if the two lists differ in length (with both
+    lengths), or are empty.
     """
 
     scorer: BLEU | CHRF
@@ -47,9 +47,16 @@ class _SacrebleuMetric(Metric):
             ],
         )
 
-    def _compute(self, predictions: Sequence[str], references: Sequence[str] | Sequence[Sequence[str]]) -> dict:
-        if not predictions:
+    def compute(self, *, predictions=None, references=None, **kwargs) -> dict:
+        """Score lists of texts, or what `add_batch` has collected."""
+        if predictions is not None and not len(predictions):
             raise ValueError("no predictions to score")
+        # Not super(): evaluate copies this function into every instance, without what super() needs.
+        result = Metric.compute(self, predictions=predictions, references=references, **kwargs)
+        assert result is not None  # it would be in other processes, which a metric in memory does not have
+        return result
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[str] | Sequence[Sequence[str]]) -> dict:
         lists = [[reference] if isinstance(reference, str) else list(reference) for reference in references]
         counts = sorted({len(texts) for texts in lists})
         if len(counts) > 1:
@@ -63,8 +70,8 @@ class Bleu(_SacrebleuMetric):
     """Corpus BLEU (Papineni et al., 2002; sacreBLEU: Post, 2018), 0 to 100.
 
     Args:
-        tokenize: sacreBLEU's own tokenisation of both sides: "13a" (mteval, the default), "intl", "char", "zh" ..., or "none" for texts
-            that are tokens with spaces between them already.
+        tokenize: sacreBLEU's own tokenisation of both sides: "13a" (mteval, the default), "intl", "char", "zh" ..., or
+            "none" for texts that are tokens with spaces between them already.
         lowercase: compare without case.
     """
 

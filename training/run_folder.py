@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from vanilla_transformer.training.checkpoints import complete_checkpoints
@@ -47,6 +48,10 @@ _FREE_ON_RESUME = {
 }
 
 
+# What a run writes. Other files in the folder are the user's, and stay.
+_OUR_NAMES = ("training.yaml", "metrics.jsonl", "checkpoints", "config.json", "model.safetensors", "README.md")
+
+
 class RunFolder:
     """The one that reads and writes `output_dir`.
 
@@ -58,7 +63,7 @@ class RunFolder:
         override: whether its flags may differ.
 
     Raises:
-        ValueError: the folder holds another run, or something that is no run, or nothing where one shall resume.
+        ValueError: the folder holds another run or a model, or nothing where one shall resume.
     """
 
     def __init__(
@@ -76,9 +81,13 @@ class RunFolder:
             if self.newest_checkpoint() is None:
                 raise ValueError(f"output_dir {path} holds no checkpoint to resume from; leave out --resume to begin")
             self._check_flags(yaml.safe_load(description.read_text())["flags"], flags, override)
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            what = "a run already" if description.is_file() else "other files"
-            raise ValueError(f"output_dir {path} holds {what}; give another folder, or --resume to continue its run")
+        else:
+            ours = [name for name in _OUR_NAMES if (self.path / name).exists()]
+            if ours:
+                raise ValueError(
+                    f"output_dir {path} holds a run or a model already ({', '.join(ours)}); "
+                    "give another folder, or --resume to continue its run"
+                )
         self.path.mkdir(parents=True, exist_ok=True)
         _write(description, yaml.safe_dump({"flags": flags, **_environment()}, sort_keys=False, allow_unicode=True))
 
@@ -101,15 +110,19 @@ class RunFolder:
     def publish(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Make this the folder's model. Readers see the old weights or the new ones, never half of each."""
         with tempfile.TemporaryDirectory(dir=self.path, prefix=".unfinished-") as unfinished:
-            model.save_pretrained(unfinished)
+            try:
+                model.save_pretrained(unfinished)
+            except SafetensorError as error:  # its own name for a full disk
+                raise OSError(f"the best model could not be written to {self.path} ({error})") from error
             tokenizer.save_pretrained(unfinished)
             for file in sorted(Path(unfinished).iterdir()):
                 os.replace(file, self.path / file.name)
 
     def log_metrics(self, metrics: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics, ensure_ascii=False) + "\n")
+        """Add a line to metrics.jsonl, in the place of one about the same: a run that is over can be resumed, too."""
+        about = {key: metrics.get(key) for key in ("step", "split", "averaged")}
+        others = [row for row in self.metrics() if any(row.get(key) != value for key, value in about.items())]
+        self._write_metrics([*others, metrics])
 
     def tell(self, model: PreTrainedModel) -> None:
         """Draw the curves and write the model card anew, from what was logged."""
@@ -123,8 +136,10 @@ class RunFolder:
 
     def forget_metrics_after(self, update: int) -> None:
         """Drop the evaluations of updates that a resumed run will make again."""
-        kept = [row for row in self.metrics() if row.get("step", 0) <= update]
-        _write(self.path / "metrics.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+        self._write_metrics([row for row in self.metrics() if row["step"] <= update])
+
+    def _write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        _write(self.path / "metrics.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from vanilla_transformer.training.arguments import PRESETS, ModelArguments
@@ -25,14 +26,32 @@ def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
 
 
 def starting_model(
-    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, seed: int
+    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, seed: int, attention: str = "auto"
 ) -> VanillaTransformerForConditionalGeneration:
     """The model, whose vocabulary is the tokenizer's.
 
+    Args:
+        arguments: what to load, or how large to make it.
+        tokenizer: that of the data.
+        seed: of the weights.
+        attention: the attention implementation, or "auto" for the one that transformers takes by itself.
+
     Raises:
         ValueError: neither a model nor a preset or both are named, sizes of a loaded model shall change, or the
-            tokenizer is not the one the model was trained with.
+            tokenizer is not the one the model was trained with, or the attention cannot be had.
     """
+    model = _loaded_or_new(arguments, tokenizer, seed)
+    if attention != "auto":
+        try:
+            model.set_attn_implementation(attention)
+        except (ValueError, ImportError) as error:
+            raise ValueError(f"attention={attention!r} cannot be used: {' '.join(str(error).split())[:400]}") from error
+    return model
+
+
+def _loaded_or_new(
+    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> VanillaTransformerForConditionalGeneration:
     set_seed(seed)
     given = {
         f.name: getattr(arguments, f.name)
@@ -45,6 +64,7 @@ def starting_model(
         fixed = [name for name in given if name not in CHANGEABLE]
         if fixed:
             raise ValueError(f"{fixed[0]} is part of the weights of {arguments.model} and cannot be changed; leave it out")
+        VanillaTransformerConfig(**given)  # refuses what is out of range; loading does not look
         model = load_from(VanillaTransformerForConditionalGeneration, arguments.model, "model", **given)
         if hasattr(tokenizer, "check_fits"):
             tokenizer.check_fits(model.config)
@@ -70,9 +90,9 @@ def starting_model(
     )
     model = VanillaTransformerForConditionalGeneration(config)
     # The paper's decoding (section 6.1) is what `generate` does with a model of ours unless told otherwise.
-    model.generation_config.update(
-        num_beams=4, length_penalty=0.6, length_penalty_kind="paper", max_new_tokens_beyond_source=50
-    )
+    decoding = {"num_beams": 4, "length_penalty": 0.6, "length_penalty_kind": "paper", "max_new_tokens_beyond_source": 50}
+    for name, value in decoding.items():
+        setattr(model.generation_config, name, value)  # `update` passes over the names that transformers does not know
     return model
 
 
@@ -80,7 +100,11 @@ def load_from(factory, where: str, what: str, **kwargs):
     """`factory.from_pretrained(where)`, with one line that says what is wrong instead of a screenful."""
     if ("/" not in where or where.startswith((".", "/", "~"))) and not Path(where).expanduser().is_dir():
         raise ValueError(f"{where}: no such folder, so no {what} can be loaded from it")
+    kind = getattr(getattr(factory, "config_class", None), "model_type", None)
     try:
+        found = PreTrainedConfig.get_config_dict(where)[0].get("model_type") if kind else None
+        if found != kind:  # transformers would only warn, and draw new weights for all that it does not find
+            raise ValueError(f"it is a {found} model, not a {kind}")
         return factory.from_pretrained(where, **kwargs)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(f"no {what} could be loaded from {where}: {' '.join(str(error).split())[:300]}") from error

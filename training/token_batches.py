@@ -78,8 +78,7 @@ class TokenBatches(torch.utils.data.Sampler):
     ) -> None:
         if not 0 <= process_index < num_processes:
             raise ValueError(
-                f"process_index must be 0 to {num_processes - 1} with {num_processes} processes, "
-                f"not {process_index}"
+                f"process_index must be 0 to {num_processes - 1} with {num_processes} processes, not {process_index}"
             )
         if start < 0 or seed < 0:
             raise ValueError(f"start and seed must not be negative: start {start}, seed {seed}")
@@ -168,9 +167,7 @@ def _as_matrix(lengths: np.ndarray) -> np.ndarray:
     if matrix.ndim == 1:
         matrix = matrix[:, None]
     if matrix.ndim != 2 or matrix.size == 0:
-        raise ValueError(
-            f"lengths must be (rows, columns) with at least one row, not of shape {np.shape(lengths)}"
-        )
+        raise ValueError(f"lengths must be (rows, columns) with at least one row, not of shape {np.shape(lengths)}")
     return matrix.astype(np.int64, copy=False)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 
 from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from vanilla_transformer.modeling.beam_search import PaperLengthPenalty, SourceLengthBound, length_divisor
@@ -15,7 +16,7 @@ PAD, BOS, EOS = 0, 1, 2
 SOURCE = torch.tensor([[3, 4, 4, 3, EOS]])
 
 
-def tiny(seed: int, vocab_size: int = 5) -> VanillaTransformerForConditionalGeneration:
+def tiny(seed: int, vocab_size: int = 5) -> Any:
     torch.manual_seed(seed)
     config = VanillaTransformerConfig(
         vocab_size=vocab_size,
@@ -41,7 +42,7 @@ def log_probability(model, output: tuple[int, ...]) -> float:
 
 def every_output(longest: int) -> list[tuple[int, ...]]:
     """Of the words 3 and 4: all that end in `</s>` within `longest` tokens, and all that are cut there."""
-    ended = [(*words, EOS) for n in range(longest) for words in itertools.product((3, 4), repeat=n)]
+    ended: list[tuple[int, ...]] = [(*words, EOS) for n in range(longest) for words in itertools.product((3, 4), repeat=n)]
     return ended + list(itertools.product((3, 4), repeat=longest))
 
 
@@ -100,7 +101,7 @@ def test_a_wide_enough_beam_finds_what_brute_force_finds():
 def test_transformers_own_penalty_is_untouched():
     model, options = tiny(16), {"num_beams": 4, "max_new_tokens": 6, "length_penalty": 2.0}
     ours = model.generate(SOURCE, **options, output_scores=True, return_dict_in_generate=True)
-    theirs = GenerationMixin._beam_search
+    theirs = vars(GenerationMixin)["_beam_search"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VanillaTransformerForConditionalGeneration, "_beam_search", theirs)
         expected = model.generate(SOURCE, **options, output_scores=True, return_dict_in_generate=True)
@@ -124,7 +125,9 @@ def test_one_beam_is_greedy_search():
 BATCH = torch.tensor([[5, 6, 7, EOS], [8, EOS, PAD, PAD]])
 
 
-@pytest.mark.parametrize("search", [{}, {"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True}])
+@pytest.mark.parametrize(
+    "search", [{}, {"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True}]
+)
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_each_sentence_has_its_own_bound_whatever_is_beside_it(search, side):
     model = tiny(0, vocab_size=12)
@@ -176,9 +179,15 @@ def test_smaller_limits_given_by_the_caller_hold():
 
 def test_a_saved_generation_config_carries_the_fields(tmp_path):
     model = tiny(0, vocab_size=12)
-    model.generation_config.update(num_beams=2, length_penalty=0.6, suppress_tokens=[PAD, BOS, EOS])
-    model.generation_config.length_penalty_kind = "paper"
-    model.generation_config.max_new_tokens_beyond_source = 4
+    special = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS, "decoder_start_token_id": BOS}
+    model.generation_config = GenerationConfig(
+        **special,
+        num_beams=2,
+        length_penalty=0.6,
+        length_penalty_kind="paper",
+        max_new_tokens_beyond_source=4,
+        suppress_tokens=[PAD, BOS, EOS],
+    )
     model.save_pretrained(tmp_path)
     again = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path)
     config, _ = again._prepare_generation_config(None)

@@ -42,9 +42,7 @@ def test_rows_of_arrays_and_tensors_as_a_trainer_gives_them(make):
 
 
 def test_a_mask_and_ignored_labels_in_the_rows_are_kept():
-    batch = PairCollator(0, 1)(
-        [{"input_ids": [7, 8, 2], "attention_mask": [1, 0, 1], "labels": [-100, 9, 2]}]
-    )
+    batch = PairCollator(0, 1)([{"input_ids": [7, 8, 2], "attention_mask": [1, 0, 1], "labels": [-100, 9, 2]}])
     assert batch["attention_mask"].tolist() == [[1, 0, 1]]
     assert batch["labels"].tolist() == [[-100, 9, 2]]
     assert batch["decoder_input_ids"].tolist() == [[1, 0, 9]]

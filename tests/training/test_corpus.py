@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import re
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,9 +35,7 @@ def write_pairs(folder, name: str) -> str:
         with path.open("w", newline="") as file:
             file.write("id,en,de\r\n")
             for i, pair in enumerate(PAIRS):
-                file.write(
-                    ",".join([str(i), *('"' + text.replace('"', '""') + '"' for text in pair)]) + "\r\n"
-                )
+                file.write(",".join([str(i), *('"' + text.replace('"', '""') + '"' for text in pair)]) + "\r\n")
     elif name == "sides.jsonl":
         lines = [json.dumps({"source": en, "target": de}) for en, de in PAIRS]
         path.write_text("\n".join(lines) + "\n\n")  # a blank line is no row
@@ -45,11 +44,8 @@ def write_pairs(folder, name: str) -> str:
     elif name == "rows.parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
     elif name == "plain":
-        (folder / "t.en").write_bytes(
-            "\r\n".join(SOURCES).encode()
-        )  # Windows ends, none behind the last line
-        with gzip.open(folder / "t.de.gz", "wb") as file:
-            file.write(("\n".join(TARGETS) + "\n").encode("utf-8-sig"))
+        (folder / "t.en").write_bytes("\r\n".join(SOURCES).encode())  # Windows ends, none behind the last line
+        (folder / "t.de.gz").write_bytes(gzip.compress(("\n".join(TARGETS) + "\n").encode("utf-8-sig")))
         return f"{folder}/t.en,{folder}/t.de.gz"
     else:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
@@ -97,9 +93,7 @@ def test_several_files_in_order_and_either_direction(tmp_path):
 def test_a_plain_pair_with_other_suffixes_is_source_then_target(tmp_path):
     (tmp_path / "a.txt").write_text("one\n")
     (tmp_path / "b.txt").write_text("eins\n")
-    assert list(load_pairs([f"{tmp_path}/a.txt,{tmp_path}/b.txt"], "en", "de")) == [
-        {"source": "one", "target": "eins"}
-    ]
+    assert list(load_pairs([f"{tmp_path}/a.txt,{tmp_path}/b.txt"], "en", "de")) == [{"source": "one", "target": "eins"}]
 
 
 def test_only_a_newline_ends_a_line(tmp_path):
@@ -289,9 +283,7 @@ def test_dropped_rows_are_counted_and_numbered():
         rows[i] = ("long " * 3, "x")
     rows[12] = ("x", "12345")
     rows[13] = ("x", "1234")  # with </s> exactly the limit
-    encoded, dropped = encode_pairs(
-        make_pairs(rows), LetterTokenizer(), max_source_length=9, max_target_length=5
-    )
+    encoded, dropped = encode_pairs(make_pairs(rows), LetterTokenizer(), max_source_length=9, max_target_length=5)
     assert str(dropped) == (
         "kept 11 of 20 rows; dropped 2 empty (rows 4, 6) and 7 longer than 9 source tokens, 5 target tokens "
         "(rows 2, 8, 9, 10, 11, ...)"
@@ -328,10 +320,8 @@ def test_texts_are_encoded():
 def test_a_stream_is_encoded_like_the_same_data_set(tmp_path):
     rows = [{"source": "x" * (i % 7), "target": "y" * (i % 5)} for i in range(2500)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    limits = {"max_source_length": 6, "max_target_length": 5}
-    stored, dropped = encode_pairs(
-        load_pairs([f"{tmp_path}/t.jsonl"], "en", "de"), LetterTokenizer(), **limits
-    )
+    limits: dict[str, Any] = {"max_source_length": 6, "max_target_length": 5}
+    stored, dropped = encode_pairs(load_pairs([f"{tmp_path}/t.jsonl"], "en", "de"), LetterTokenizer(), **limits)
     stream = load_pairs([f"{tmp_path}/t.jsonl"], "en", "de", streaming=True)
     streamed, dropped_streamed = encode_pairs(stream, LetterTokenizer(), **limits)
     assert streamed[:] == stored[:]
@@ -347,31 +337,25 @@ def test_other_tokenizer_prefix_or_corpus_is_encoded_anew(tmp_path):
 
     (tmp_path / "t.jsonl").write_text('{"source": "a", "target": "b"}\n')
     pairs = load_pairs([f"{tmp_path}/t.jsonl"], "en", "de")
-    limits = {"max_source_length": 9, "max_target_length": 9}
+    limits: dict[str, Any] = {"max_source_length": 9, "max_target_length": 9}
     assert encode_pairs(pairs, LetterTokenizer(), **limits)[0]["input_ids"][:] == [[97, 2]]
     assert encode_pairs(pairs, Shifted(), **limits)[0]["input_ids"][:] == [[98, 2]]
-    assert encode_pairs(pairs, LetterTokenizer(), source_prefix="#", **limits)[0]["input_ids"][:] == [
-        [35, 97, 2]
-    ]
+    assert encode_pairs(pairs, LetterTokenizer(), source_prefix="#", **limits)[0]["input_ids"][:] == [[35, 97, 2]]
     assert encode_pairs(pairs, LetterTokenizer(), **limits)[0]["input_ids"][:] == [[97, 2]]
 
 
 def test_pair_lengths_of_selected_and_shuffled_rows():
     rows = [("x" * n, "y" * (n % 4)) for n in range(1, 60) if n % 4]
-    encoded, _ = encode_pairs(
-        make_pairs(rows), LetterTokenizer(), max_source_length=50, max_target_length=None
-    )
+    encoded, _ = encode_pairs(make_pairs(rows), LetterTokenizer(), max_source_length=50, max_target_length=None)
     order = np.random.default_rng(0).permutation(len(encoded))
     shuffled = encoded.select(order)
-    expected = [[len(row["input_ids"]), len(row["labels"])] for row in shuffled]
+    expected = [[len(row["input_ids"]), len(row["labels"])] for row in shuffled.to_list()]
     assert pair_lengths(shuffled).tolist() == expected
     assert pair_lengths(shuffled).dtype == np.int64
 
 
 def test_multi30k_is_read_whole(shared_data):
     folder = shared_data / "multi30k" / "en-de"
-    pairs = load_pairs(
-        [str(folder / "validation.jsonl.gz"), str(folder / "test_2016_flickr.jsonl.gz")], "en", "de"
-    )
+    pairs = load_pairs([str(folder / "validation.jsonl.gz"), str(folder / "test_2016_flickr.jsonl.gz")], "en", "de")
     assert len(pairs) == 2014
     assert all(re.search(r"\w", row["source"]) and re.search(r"\w", row["target"]) for row in pairs)

@@ -40,12 +40,22 @@ FAULTS = {
     "empty": {3: ("", "Ein Satz."), 9: ("A sentence.", " \t")},
     "copy": {5: ("This was left as it is.", "This was left as it is. ")},
     "short_copy": {6: ("Hamburg", "Hamburg")},
-    "length_ratio": {7: ("This sentence has a long source, but", "@@"), 8: ("No", "Das ist nun wirklich ein recht langer Satz, nicht?")},
-    "control_characters": {1: ("A bell\x07 rang here today.", "Eine Glocke hat geläutet."), 2: ("Two lines here now.", "Zwei\nZeilen sind hier."),
-                           4: ("Nothing to see in it.", "Hier ist nichts\u200b zu sehen.")},
-    "mojibake": {11: ("A girl is at the door.", "Ein MÃ¤dchen steht da."), 12: ("Itâ€™s a dog, not a cat.", "Es ist ein Hund, keine Katze."),
-                 13: ("A replaced letter here.", "Ein M\ufffddchen steht da."), 14: ("Hello to all of you.", "ì•ˆë…• liebe Leute alle.")},
-}  # fmt: skip
+    "length_ratio": {
+        7: ("This sentence has a long source, but", "@@"),
+        8: ("No", "Das ist nun wirklich ein recht langer Satz, nicht?"),
+    },
+    "control_characters": {
+        1: ("A bell\x07 rang here today.", "Eine Glocke hat geläutet."),
+        2: ("Two lines here now.", "Zwei\nZeilen sind hier."),
+        4: ("Nothing to see in it.", "Hier ist nichts\u200b zu sehen."),
+    },
+    "mojibake": {
+        11: ("A girl is at the door.", "Ein MÃ¤dchen steht da."),
+        12: ("Itâ€™s a dog, not a cat.", "Es ist ein Hund, keine Katze."),
+        13: ("A replaced letter here.", "Ein M\ufffddchen steht da."),
+        14: ("Hello to all of you.", "ì•ˆë…• liebe Leute alle."),
+    },
+}
 
 
 @pytest.mark.parametrize("kind", FAULTS)

@@ -80,10 +80,7 @@ def test_same_seed_same_order_other_seed_or_epoch_other_order():
     assert take(TokenBatches(lengths, 300, 2), 40) != first
     batches = TokenBatches(lengths, 300, 1)
     count = batches.batches_in_epoch(0)
-    epochs = [
-        [[i for _, i in batch] for batch in take(batches, 2 * count)[half * count :][:count]]
-        for half in (0, 1)
-    ]
+    epochs = [[[i for _, i in batch] for batch in take(batches, 2 * count)[half * count :][:count]] for half in (0, 1)]
     assert epochs[0] != epochs[1]
     # Not only the batches' order: rows of equal lengths change places too.
     assert {frozenset(batch) for batch in epochs[0]} != {frozenset(batch) for batch in epochs[1]}
@@ -92,9 +89,7 @@ def test_same_seed_same_order_other_seed_or_epoch_other_order():
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
 def test_every_index_once_per_epoch_over_all_processes(processes):
     lengths = some_lengths()
-    shards = [
-        TokenBatches(lengths, 300, 5, process_index=p, num_processes=processes) for p in range(processes)
-    ]
+    shards = [TokenBatches(lengths, 300, 5, process_index=p, num_processes=processes) for p in range(processes)]
     epochs, count = 3, shards[0].batches_in_epoch(0)
     rounds = -(-epochs * count // processes)
     # Reading round by round over the processes gives the one global sequence back, whatever their number.
@@ -148,9 +143,7 @@ def test_little_padding_on_lengths_like_those_of_a_corpus(max_tokens):
     assert TokenBatches(lengths, max_tokens, 0).padding_share() < (0.02 if max_tokens == 2000 else 0.09)
     # Better than sorting by source, then target.
     size = max_tokens // int(lengths.sum(axis=1).mean())
-    costs = [
-        len(part) * int(part.max(axis=0).sum()) for part in np.split(plain, range(size, len(plain), size))
-    ]
+    costs = [len(part) * int(part.max(axis=0).sum()) for part in np.split(plain, range(size, len(plain), size))]
     assert TokenBatches(lengths, max_tokens, 0).padding_share() < 1 - lengths.sum() / sum(costs)
 
 
@@ -195,9 +188,7 @@ def test_noise_depends_on_seed_epoch_and_index_only():
 def test_with_a_data_loader(workers):
     lengths = np.array([[2, 1], [2, 1], [2, 1]])
     batches = TokenBatches(lengths, 6, 3)
-    assert not hasattr(
-        batches, "batch_size"
-    )  # Accelerate drops the batches of another size when there is one
+    assert not hasattr(batches, "batch_size")  # Accelerate drops the batches of another size when there is one
     loader = torch.utils.data.DataLoader(
         Examples(Rows()),
         batch_sampler=batches,
