@@ -40,8 +40,12 @@ class ModelArguments:
     attention_dropout: float | None = _flag("probability of dropping an attention weight; the paper: 0")
     activation_dropout: float | None = _flag("probability of dropping an inner unit; the paper: 0")
     label_smoothing: float | None = _flag("probability mass taken from the true token; the paper: 0.1")
-    label_smoothing_kind: Literal["uniform", "fairseq", "joey"] | None = _flag("where that mass goes, see modeling/loss.py")
-    norm_position: Literal["post", "pre"] | None = _flag("layer normalisation after (the paper) or before each sub-layer")
+    label_smoothing_kind: Literal["uniform", "fairseq", "joey"] | None = _flag(
+        "where that mass goes, see modeling/loss.py"
+    )
+    norm_position: Literal["post", "pre"] | None = _flag(
+        "layer normalisation after (the paper) or before each sub-layer"
+    )
     position_embedding: Literal["sinusoidal", "learned"] | None = _flag("positions: the paper's sinusoids, or row E's")
     share_embeddings: Literal["all", "source-target", "target-output", "none"] | None = _flag(
         "which of source embedding, target embedding and output matrix are one; the paper: all"
@@ -56,15 +60,23 @@ class DataArguments:
     validation_file: list[str] = field(
         default_factory=list, metadata={"help": "what the run is judged by while it trains, one or several files"}
     )
-    test_file: list[str] = field(default_factory=list, metadata={"help": "scored once, at the end, with the best model"})
-    dataset_name: str | None = _flag("a data set of the Hub (or a folder) instead of files; its splits train, validation, test")
+    test_file: list[str] = field(
+        default_factory=list, metadata={"help": "scored once, at the end, with the best model"}
+    )
+    dataset_name: str | None = _flag(
+        "a data set of the Hub (or a folder) instead of files; its splits train, validation, test"
+    )
     dataset_config: str | None = _flag("its configuration, for example de-en")
     streaming: bool = _flag("read the training data once, as a stream, and store only their token ids", False)
     source_lang: str | None = _flag("name of the source language in the data, for example en")
     target_lang: str | None = _flag("name of the target language in the data, for example de")
     target_tag: bool = _flag("put the target language's tag (>>de<<) before each source text", False)
-    max_source_length: int | None = _flag("longer sources, in tokens, are left out and counted; the model's limit if not given")
-    max_target_length: int | None = _flag("longer targets, in tokens, are left out and counted; the model's limit if not given")
+    max_source_length: int | None = _flag(
+        "longer sources, in tokens, are left out and counted; the model's limit if not given"
+    )
+    max_target_length: int | None = _flag(
+        "longer targets, in tokens, are left out and counted; the model's limit if not given"
+    )
 
     def __post_init__(self):
         for name in ("max_source_length", "max_target_length"):
@@ -79,21 +91,29 @@ class RunArguments:
 
     output_dir: str = _flag("folder of the run; its best model loads from there with from_pretrained", "runs/model")
     resume: bool = _flag("continue the run in output_dir exactly where its newest checkpoint stands", False)
-    override: bool = _flag("with --resume: accept that other flags than before are given; old and new are printed", False)
+    override: bool = _flag(
+        "with --resume: accept that other flags than before are given; old and new are printed", False
+    )
     seed: int = _flag("of initialisation, order, noise and dropout", 1)
     max_steps: int = _flag("updates in all, those before a resume included", 100_000)
     max_tokens: int = _flag("source + target tokens of a batch on one device, padding included", 4096)
     accumulation_steps: int = _flag("batches whose gradients are added up for one update, on each device", 1)
-    learning_rate: float | None = _flag("peak of the inverse square root schedule; if not given, the paper's: d_model^-0.5 warmup^-0.5")
+    learning_rate: float | None = _flag(
+        "peak of the inverse square root schedule; if not given, the paper's: d_model^-0.5 warmup_steps^-0.5"
+    )
     noam_factor: float = _flag("factor on the paper's schedule, where learning_rate is not given", 1.0)
     warmup_steps: int = _flag("updates during which the learning rate rises", 4000)
     adam_beta1: float = _flag("decay of Adam's mean; the paper: 0.9", 0.9)
     adam_beta2: float = _flag("decay of Adam's variance; the paper: 0.98", 0.98)
     adam_epsilon: float = _flag("Adam's epsilon; the paper: 1e-9", 1e-9)
     weight_decay: float = _flag("decoupled weight decay (AdamW); the paper: 0", 0.0)
-    max_grad_norm: float = _flag("gradients are scaled down to this norm; 0 leaves them as they are, as in the paper", 0.0)
+    max_grad_norm: float = _flag(
+        "gradients are scaled down to this norm; 0 leaves them as they are, as in the paper", 0.0
+    )
     precision: Literal["fp32", "bf16", "fp16"] = _flag("arithmetic of the products; weights stay in fp32", "fp32")
-    attention: str = _flag("attention implementation: eager, sdpa, flash_attention_2, ...; chosen by the device if not given", "auto")
+    attention: str = _flag(
+        "attention implementation: eager, sdpa, flash_attention_2, ...; auto is transformers' choice", "auto"
+    )
     gradient_checkpointing: bool = _flag("compute the layers twice and store them never: less memory, more time", False)
     log_steps: int = _flag("updates between two lines of the log", 100)
     eval_steps: int = _flag("updates between two evaluations", 1000)
@@ -115,7 +135,15 @@ class RunArguments:
         for name in (*counts, "eval_num_beams", "test_num_beams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("save_steps", "keep_checkpoints", "patience", "average_last", "max_grad_norm", "weight_decay", "seed"):
+        for name in (
+            "save_steps",
+            "keep_checkpoints",
+            "patience",
+            "average_last",
+            "max_grad_norm",
+            "weight_decay",
+            "seed",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         for name in ("learning_rate", "noam_factor"):
@@ -123,10 +151,14 @@ class RunArguments:
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} must be greater than 0")
         if self.learning_rate is not None and self.noam_factor != 1.0:
-            raise ValueError("learning_rate and noam_factor are two ways to say how high the same curve is: give one of them")
+            raise ValueError(
+                "learning_rate and noam_factor are two ways to say how high the same curve is: give one of them"
+            )
         if self.average_last and self.keep_checkpoints and self.average_last > self.keep_checkpoints:
             raise ValueError(
                 f"average_last={self.average_last} needs as many checkpoints, and keep_checkpoints={self.keep_checkpoints}"
             )
         if self.average_last and not self.save_steps:
-            raise ValueError(f"average_last={self.average_last} needs checkpoints, and save_steps=0 writes none to average")
+            raise ValueError(
+                f"average_last={self.average_last} needs checkpoints, and save_steps=0 writes none to average"
+            )

@@ -40,6 +40,7 @@ class Progress:
     evaluated: int = -1
     """the update after which the last evaluation was"""
     best_score: float | None = None
+    best_loss: float = 0.0
     best_update: int = 0
     evaluations_without_best: int = 0
 

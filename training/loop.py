@@ -20,6 +20,7 @@ import datasets
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -78,7 +79,8 @@ class Training:
                 override=run.override,
             )
         if run.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+            # transformers 5.23 renamed it, and warns about the old name.
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         kind = torch.optim.AdamW if run.weight_decay else torch.optim.Adam
         optimizer = kind(
             model.parameters(),
@@ -253,17 +255,22 @@ class Training:
         is_best = True
         if task.validation is not None:
             with as_saved(self.plain):
-                row |= negative_log_likelihood(self.accelerator, self.plain, task, task.validation, self.flags.max_tokens)
+                row |= negative_log_likelihood(
+                    self.accelerator, self.plain, task, task.validation, self.flags.max_tokens
+                )
                 row |= task.score(self.accelerator, self.plain, task.validation, self.flags.eval_num_beams)
             score = -row["loss"] if self.metric == "loss" else row[self.metric]
-            is_best = progress.best_score is None or score > progress.best_score
+            # Equal scores are common where BLEU is: it is 0 for a weak model, and for all texts of under four words.
+            better = (score, -row["loss"]) > (progress.best_score or 0.0, -progress.best_loss)
+            is_best = progress.best_score is None or better
             if is_best:
-                progress.best_score, progress.best_update = score, progress.update
+                progress.best_score, progress.best_loss, progress.best_update = score, row["loss"], progress.update
             progress.evaluations_without_best = 0 if is_best else progress.evaluations_without_best + 1
         row["best"] = is_best
         shown = ("loss", "perplexity", "bleu", "chrf", "exact", "cut_outputs")
         self._print(
-            f"update {progress.update}: " + ", ".join(f"{name} {row[name]}" for name in shown if name in row)
+            f"update {progress.update}: "
+            + ", ".join(f"{name} {row[name]}" for name in shown if name in row)
             + (" (best so far)" if is_best else "")
         )
         if self.accelerator.is_main_process:
@@ -315,7 +322,9 @@ class Training:
                 row = {"step": progress.best_update or progress.update, "split": "test"}
                 row |= negative_log_likelihood(self.accelerator, self.plain, task, task.test, run.max_tokens)
                 row |= task.score(self.accelerator, self.plain, task.test, run.test_num_beams)
-            self._print("test: " + ", ".join(f"{name} {row[name]}" for name in ("loss", "bleu", "chrf", "exact") if name in row))
+            self._print(
+                "test: " + ", ".join(f"{name} {row[name]}" for name in ("loss", "bleu", "chrf", "exact") if name in row)
+            )
             if self.accelerator.is_main_process:
                 self.folder.log_metrics(row)
                 self.folder.tell(self.plain)
@@ -326,7 +335,9 @@ class Training:
     def _announce(self) -> None:
         run, progress, config = self.flags, self.progress, self.plain.config
         parameters = sum(p.numel() for p in self.plain.parameters())
-        self._print(f"Model: {parameters:,} parameters; deviations from the paper: {config.deviations_from_paper() or 'none'}")
+        self._print(
+            f"Model: {parameters:,} parameters; deviations from the paper: {config.deviations_from_paper() or 'none'}"
+        )
         for name in ("train", "validation", "test"):
             corpus = getattr(self.task, name)
             if corpus is not None:
@@ -353,7 +364,8 @@ class Training:
             done = f"update {self.progress.update}/{self.flags.max_steps}"
             self._print(f"{done}: {shown}, {remaining / 60:.1f} min left")
         self.accelerator.log(
-            {"train/loss": loss, "train/learning_rate": rate, "train/tokens_per_second": speed}, step=self.progress.update
+            {"train/loss": loss, "train/learning_rate": rate, "train/tokens_per_second": speed},
+            step=self.progress.update,
         )
 
     def _print(self, line: str) -> None:
@@ -392,15 +404,17 @@ def make_accelerator(run: RunArguments) -> Accelerator:
     transformers.utils.logging.disable_progress_bar()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    accelerator = Accelerator(
+    # Accelerate would leave out what is not installed.
+    available = [str(tracker) for tracker in get_available_trackers()]
+    for name in run.track_with:
+        if name != "all" and name not in available:
+            raise ValueError(
+                f"track_with={name}: no such tracker is installed; there are: {', '.join(available) or 'none'}"
+            )
+    return Accelerator(
         mixed_precision="no" if run.precision == "fp32" else run.precision,
         log_with=run.track_with or None,
         project_dir=run.output_dir,
         # The schedule counts updates, whatever the number of processes.
         step_scheduler_with_optimizer=False,
     )
-    # Accelerate leaves out, without a word, what is not installed.
-    missing = set(run.track_with) - {"all"} - {str(tracker) for tracker in accelerator.log_with}
-    if missing:
-        raise ValueError(f"track_with={sorted(missing)[0]}: this tracker is not installed here (pip install it), or leave it out")
-    return accelerator

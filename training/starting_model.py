@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, set_seed
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from vanilla_transformer.training.arguments import PRESETS, ModelArguments
@@ -19,7 +19,9 @@ def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
     """The tokenizer that was named, or the model's own. ValueError says what is missing."""
     where = arguments.tokenizer or arguments.model
     if where is None:
-        raise ValueError("give --tokenizer DIR (made by `vanilla-transformer train-tokenizer`), or --model, which has its own")
+        raise ValueError(
+            "give --tokenizer DIR (made by `vanilla-transformer train-tokenizer`), or --model, which has its own"
+        )
     if Path(where).is_dir() and not (Path(where) / "tokenizer.json").is_file():
         raise ValueError(f"{where} holds no tokenizer.json; make one with `vanilla-transformer train-tokenizer`")
     return load_from(AutoTokenizer, where, "tokenizer")
@@ -63,7 +65,9 @@ def _loaded_or_new(
             raise ValueError("--model continues a model and --preset begins one from scratch: give one of them")
         fixed = [name for name in given if name not in CHANGEABLE]
         if fixed:
-            raise ValueError(f"{fixed[0]} is part of the weights of {arguments.model} and cannot be changed; leave it out")
+            raise ValueError(
+                f"{fixed[0]} is part of the weights of {arguments.model} and cannot be changed; leave it out"
+            )
         VanillaTransformerConfig(**given)  # refuses what is out of range; loading does not look
         model = load_from(VanillaTransformerForConditionalGeneration, arguments.model, "model", **given)
         if hasattr(tokenizer, "check_fits"):
@@ -71,7 +75,9 @@ def _loaded_or_new(
         return model
 
     if arguments.preset is None and not {"d_model", "encoder_layers", "decoder_layers", "d_ff"} <= given.keys():
-        raise ValueError("give --model DIR to continue a model, or --preset to begin one from scratch, for example --preset base")
+        raise ValueError(
+            "give --model DIR to continue a model, or --preset to begin one from scratch, for example --preset base"
+        )
     if arguments.preset is not None and arguments.preset not in PRESETS:
         raise ValueError(f"preset {arguments.preset!r} is unknown; choose one of {', '.join(PRESETS)}")
     sizes = dict(PRESETS[arguments.preset]) if arguments.preset else {}
@@ -90,9 +96,16 @@ def _loaded_or_new(
     )
     model = VanillaTransformerForConditionalGeneration(config)
     # The paper's decoding (section 6.1) is what `generate` does with a model of ours unless told otherwise.
-    decoding = {"num_beams": 4, "length_penalty": 0.6, "length_penalty_kind": "paper", "max_new_tokens_beyond_source": 50}
-    for name, value in decoding.items():
-        setattr(model.generation_config, name, value)  # `update` passes over the names that transformers does not know
+    decoding = {
+        "num_beams": 4,
+        "length_penalty": 0.6,
+        "length_penalty_kind": "paper",
+        "max_new_tokens_beyond_source": 50,
+    }
+    # Not `update`, and not marked as made from the model's configuration: either loses the names transformers does not
+    # know, the one at once and the other when the model is loaded again.
+    own = model.generation_config.to_dict() | {"_from_model_config": False}
+    model.generation_config = GenerationConfig.from_dict(own | decoding)
     return model
 
 

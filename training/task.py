@@ -41,8 +41,6 @@ class Task:
     best_metric: str = "loss"
     """the field of an evaluation by which models are compared; more is better, but for the loss"""
 
-    def score(
-        self, accelerator: Accelerator, model: PreTrainedModel, corpus: Corpus, num_beams: int
-    ) -> dict[str, Any]:
+    def score(self, accelerator: Accelerator, model: PreTrainedModel, corpus: Corpus, num_beams: int) -> dict[str, Any]:
         """Scores of generated outputs, by name. Every process must call it. None for a task judged by loss alone."""
         return {}

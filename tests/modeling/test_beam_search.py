@@ -42,8 +42,10 @@ def log_probability(model, output: tuple[int, ...]) -> float:
 
 def every_output(longest: int) -> list[tuple[int, ...]]:
     """Of the words 3 and 4: all that end in `</s>` within `longest` tokens, and all that are cut there."""
-    ended: list[tuple[int, ...]] = [(*words, EOS) for n in range(longest) for words in itertools.product((3, 4), repeat=n)]
-    return ended + list(itertools.product((3, 4), repeat=longest))
+    outputs: list[tuple[int, ...]] = list(itertools.product((3, 4), repeat=longest))
+    for length in range(longest):
+        outputs += [(*words, EOS) for words in itertools.product((3, 4), repeat=length)]
+    return outputs
 
 
 def without_padding(row: torch.Tensor) -> tuple[int, ...]:
@@ -189,7 +191,7 @@ def test_a_saved_generation_config_carries_the_fields(tmp_path):
         suppress_tokens=[PAD, BOS, EOS],
     )
     model.save_pretrained(tmp_path)
-    again = VanillaTransformerForConditionalGeneration.from_pretrained(tmp_path)
+    again: Any = type(model).from_pretrained(tmp_path)
     config, _ = again._prepare_generation_config(None)
     assert (config.length_penalty_kind, config.max_new_tokens_beyond_source) == ("paper", 4)
     assert len(again.generate(SOURCE)[0]) == 1 + 5 + 4

@@ -62,7 +62,10 @@ def training(toy: Path, tmp_path: Path, fresh_accelerator: Callable[[], None]) -
         model = starting_model(model_arguments, tokenizer, run.seed, run.attention)
         noise = [TextInfilling(tokenizer.mask_token_id)] if kind is DenoisingTask else []
         task = kind(data_arguments, tokenizer, model, run, *noise)
-        return Training(accelerator, model, tokenizer, task, run, parts)
+        made = Training(accelerator, model, tokenizer, task, run, parts)
+        if kind is not TranslationTask:
+            made.folder.tell = lambda model: None  # drawing takes longer than training
+        return made
 
     return make
 
@@ -76,7 +79,9 @@ def saved_state() -> Callable[[Path], dict[str, Any]]:
         for name in ("model", "optimizer", "random_state_0"):
             for key, tensor in load_file(checkpoint / f"{name}.safetensors").items():
                 # As bytes: NaN must equal NaN, and -0.0 must not equal 0.0.
-                state[f"{name}: {key}"] = tensor.contiguous().view(torch.uint8).tolist() if tensor.dim() else tensor.item()
+                state[f"{name}: {key}"] = (
+                    tensor.contiguous().view(torch.uint8).tolist() if tensor.dim() else tensor.item()
+                )
         state |= json.loads((checkpoint / "progress.json").read_text())
         del state["seconds"]
         return state

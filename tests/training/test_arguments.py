@@ -8,11 +8,21 @@ from vanilla_transformer.training.arguments import PRESETS, DataArguments, RunAr
 @pytest.mark.parametrize(
     "field, value, rule",
     [
-        *((name, 0, "must be at least 1") for name in ("max_steps", "max_tokens", "accumulation_steps", "warmup_steps")),
+        *(
+            (name, 0, "must be at least 1")
+            for name in ("max_steps", "max_tokens", "accumulation_steps", "warmup_steps")
+        ),
         *((name, 0, "must be at least 1") for name in ("log_steps", "eval_steps", "eval_num_beams", "test_num_beams")),
-        *((name, -1, "must not be negative") for name in ("save_steps", "keep_checkpoints", "patience", "average_last")),
+        *(
+            (name, -1, "must not be negative")
+            for name in ("save_steps", "keep_checkpoints", "patience", "average_last")
+        ),
         *((name, -1, "must not be negative") for name in ("max_grad_norm", "weight_decay", "seed")),
-        *((name, value, "must be greater than 0") for name in ("learning_rate", "noam_factor") for value in (0.0, -1e-3)),
+        *(
+            (name, value, "must be greater than 0")
+            for name in ("learning_rate", "noam_factor")
+            for value in (0.0, -1e-3)
+        ),
         ("learning_rate", float("nan"), "must be greater than 0"),
     ],
 )
@@ -45,4 +55,10 @@ def test_averages_need_checkpoints():
 
 def test_the_papers_rows_and_the_small_sizes_are_presets():
     assert {"tiny", "small", "base", "big", "A1", "B2", "C7", "D4", "E"} <= PRESETS.keys()
-    assert PRESETS["tiny"] == {"d_model": 128, "d_ff": 256, "num_attention_heads": 4, "encoder_layers": 4, "decoder_layers": 4}
+    assert PRESETS["tiny"] == {
+        "d_model": 128,
+        "d_ff": 256,
+        "num_attention_heads": 4,
+        "encoder_layers": 4,
+        "decoder_layers": 4,
+    }

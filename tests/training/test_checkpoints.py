@@ -50,9 +50,7 @@ class Trained:
 
     def save(self, folder: Path, update: int, keep: int = 0) -> Path:
         progress = Progress(update=update, batches=2 * update, best_score=-1.25, loss_sum=0.1 + 0.2)
-        return save_checkpoint(
-            folder, self.accelerator, self.model, self.tokenizer, self.optimizer, progress, keep
-        )
+        return save_checkpoint(folder, self.accelerator, self.model, self.tokenizer, self.optimizer, progress, keep)
 
     def load(self, checkpoint: Path) -> Progress:
         return load_checkpoint(checkpoint, self.accelerator, self.model, self.optimizer)
@@ -79,9 +77,7 @@ def test_a_checkpoint_brings_back_weights_moments_dropout_and_progress(trained, 
     other.update()
     assert torch.equal(torch.rand(3), drawn)
     assert progress == Progress(update=7, batches=14, best_score=-1.25, loss_sum=0.1 + 0.2)
-    for (name, ours), (_, theirs) in zip(
-        other.model.named_parameters(), first.model.named_parameters(), strict=True
-    ):
+    for (name, ours), (_, theirs) in zip(other.model.named_parameters(), first.model.named_parameters(), strict=True):
         assert torch.equal(ours, theirs), name
         for key, value in first.optimizer.state[theirs].items():
             assert torch.equal(other.optimizer.state[ours][key], value), (name, key)
@@ -156,7 +152,9 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_written(
     mine.update()
     with monkeypatch.context() as patch:
         patch.setattr(where, name, failure)
-        with pytest.raises(OSError, match=r"step-8 could not be written \(.*No space left.*\); earlier checkpoints are as"):
+        with pytest.raises(
+            OSError, match=r"step-8 could not be written \(.*No space left.*\); earlier checkpoints are as"
+        ):
             mine.save(tmp_path, 8, keep=1)
     assert contents(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["step-4"]
@@ -212,7 +210,9 @@ def test_the_average_is_rounded_once(tmp_path):
     assert mean.dtype == torch.float32 and mean.item() == torch.tensor((2**24 + 4) / 5).item()
 
 
-@pytest.mark.parametrize("others", [{"w": torch.zeros(3)}, {"w": torch.zeros(2), "v": torch.zeros(1)}, {"v": torch.zeros(2)}])
+@pytest.mark.parametrize(
+    "others", [{"w": torch.zeros(3)}, {"w": torch.zeros(2), "v": torch.zeros(1)}, {"v": torch.zeros(2)}]
+)
 def test_models_of_other_shapes_are_not_averaged(tmp_path, others):
     for name, weights in {"a": {"w": torch.zeros(2)}, "b": others}.items():
         (tmp_path / name).mkdir()

@@ -38,5 +38,7 @@ def test_a_test_file_is_taken_and_judged_by_its_loss(training, toy):
 def test_what_it_cannot_do_is_refused(training):
     with pytest.raises(CorpusError, match="give --train-file or --dataset-name"):
         training("a", DenoisingTask, train_file=[])
-    with pytest.raises(ValueError, match="best_metric=bleu needs generated output, which this task has not; choose loss"):
+    with pytest.raises(
+        ValueError, match="best_metric=bleu needs generated output, which this task has not; choose loss"
+    ):
         training("b", DenoisingTask, best_metric="bleu")

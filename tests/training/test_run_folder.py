@@ -86,7 +86,14 @@ def test_other_flags_are_refused_old_and_new_named_and_accepted_with_override(tm
 
 def test_what_changes_no_number_may_change_on_resume(tmp_path):
     begun(tmp_path / "run", max_steps=4)
-    other = {"max_steps": 9, "log_steps": 1, "eval_steps": 2, "save_steps": 3, "patience": 4, "track_with": ["tensorboard"]}
+    other = {
+        "max_steps": 9,
+        "log_steps": 1,
+        "eval_steps": 2,
+        "save_steps": 3,
+        "patience": 4,
+        "track_with": ["tensorboard"],
+    }
     folder(tmp_path / "run", resume=True, **other)
 
 

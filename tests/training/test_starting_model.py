@@ -31,7 +31,12 @@ def saved(tokenizer, tmp_path_factory) -> Path:
 def test_a_new_model_takes_vocabulary_and_special_tokens_from_the_tokenizer(tokenizer):
     config = starting_model(ModelArguments(**SIZES), tokenizer, 1).config
     assert (config.vocab_size, config.decoder_layers, config.dropout) == (len(tokenizer), 2, 0.1)
-    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id, config.decoder_start_token_id) == (0, 1, 2, 1)
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id, config.decoder_start_token_id) == (
+        0,
+        1,
+        2,
+        1,
+    )
     assert config.tokenizer_fingerprint == tokenizer.fingerprint
 
 
@@ -109,7 +114,10 @@ def test_an_attention_that_cannot_be_had_is_refused(tokenizer, implementation):
         ({}, "give --model DIR to continue a model, or --preset to begin one from scratch"),
         ({"d_model": 16}, "give --model DIR to continue a model, or --preset"),
         ({"preset": "huge"}, "preset 'huge' is unknown; choose one of tiny, small, base, "),
-        ({"model": "SAVED", "preset": "tiny"}, "--model continues a model and --preset begins one .*: give one of them"),
+        (
+            {"model": "SAVED", "preset": "tiny"},
+            "--model continues a model and --preset begins one .*: give one of them",
+        ),
         ({"model": "SAVED", "d_ff": 64}, "d_ff is part of the weights of .* and cannot be changed; leave it out"),
         ({"model": "SAVED", "norm_position": "pre"}, "norm_position is part of the weights"),
         ({"model": "SAVED", "dropout": 1.5}, "dropout=1.5 is a probability"),

@@ -168,7 +168,7 @@ class Rows:
 def test_examples_in_the_order_of_the_batch():
     examples = Examples(Rows())
     assert len(examples) == 3
-    assert examples[(0, 2)] == {"input_ids": [2, 2], "labels": [20]}
+    assert examples[(0, 2)] == {"input_ids": [2, 2], "labels": [20], "index": 2}
     assert [row["labels"] for row in examples.__getitems__([(5, 2), (5, 0)])] == [[20], [0]]
 
 
