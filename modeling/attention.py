@@ -75,6 +75,8 @@ class MultiHeadAttention(nn.Module):
         self.k_proj = nn.Linear(config.d_model, heads * config.d_k, bias=bias)
         self.v_proj = nn.Linear(config.d_model, heads * config.d_v, bias=bias)
         self.out_proj = nn.Linear(heads * config.d_v, config.d_model, bias=bias)
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            projection.initial_gain = 0.5**0.5  # see `_init_weights` of the model
 
     def forward(
         self,

@@ -227,6 +227,22 @@ def test_more_updates_than_first_asked_for(training, saved_state):
     assert [key for key in ours if ours[key] != theirs[key]] == []
 
 
+def test_another_number_of_processes_goes_on_with_the_same_rows(training, saved_state):
+    """8 batches of one process are 4 of each of two; the rows are the same, and so, without dropout, is the model."""
+    flags = {**RESUMED, "eval_steps": 100, "dropout": 0.0}
+    training("whole", **flags).run()
+    training("part", **{**flags, "max_steps": 4}).run()
+    progress = training("part", resume=True, **flags).folder.checkpoints / "step-4" / "progress.json"
+    state = json.loads(progress.read_text())
+    assert (state["processes"], state["batches"]) == (1, 8)
+    progress.write_text(json.dumps(state | {"processes": 2, "batches": 4}))
+    resumed = training("part", resume=True, **flags)
+    resumed.run()
+    ours, theirs = (resumed.folder.path.parent / name / "checkpoints" / "step-8" for name in ("part", "whole"))
+    assert all(torch.equal(weights(ours)[key], tensor) for key, tensor in weights(theirs).items())
+    assert (resumed.progress.processes, resumed.progress.batches) == (1, 16)
+
+
 def test_resuming_a_run_that_is_over_changes_nothing(training, toy):
     flags = {
         "max_steps": 4,

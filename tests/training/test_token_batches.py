@@ -60,6 +60,13 @@ def test_evaluation_order_is_sorted_and_fixed():
     assert [batch.tolist() for batch in cut_batches(lengths, 10, None)] == [[1, 3], [0], [4], [2]]
 
 
+def test_the_second_length_falls_where_the_first_is_odd():
+    # So that neighbours across 2 | 3 have target lengths 9 and 9, not 9 and 5.
+    lengths = np.repeat([[3, 5], [2, 9], [3, 9], [2, 5]], 100, axis=0)
+    order = np.concatenate(cut_batches(lengths, 24, None))
+    assert lengths[order[::100]].tolist() == [[2, 5], [2, 9], [3, 9], [3, 5]]
+
+
 def test_a_row_over_the_budget_is_named():
     with pytest.raises(ValueError, match=r"row 2 alone has 30 \+ 21 = 51 tokens, more than max_tokens = 50"):
         cut_batches(np.array([[1, 1], [20, 30], [30, 21]]), 50, None)
