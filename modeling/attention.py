@@ -3,6 +3,9 @@
 Shapes: B batch, T queries, K keys, D d_model, H heads, d_k width of a head's queries and keys, d_v of its values.
 """
 
+# The configuration fills d_k and d_v, and transformers types its configurations and outputs loosely.
+# pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportArgumentType=false, reportCallIssue=false
+
 from collections.abc import Callable
 
 import torch

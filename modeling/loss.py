@@ -97,13 +97,13 @@ class LinearSmoothedCrossEntropy(torch.autograd.Function):
             gradient = log_probabilities.exp_()
             gradient.scatter_add_(1, gold[part], torch.full_like(loss, -a))
             gradient = gradient.mul_(is_real[part]).to(dtype)
-            if needs_hidden:
+            if hidden_gradient is not None:
                 torch.mm(gradient, matrix, out=hidden_gradient[part])
-            if needs_weight:
+            if weight_gradient is not None:
                 weight_gradient += torch.mm(gradient.t(), rows[part])
-        if needs_hidden:
+        if hidden_gradient is not None:
             hidden_gradient = hidden_gradient.float() - linear * is_real
-        if needs_weight:
+        if weight_gradient is not None:
             weight_gradient -= b * row_sum
             weight_gradient[pad_token_id] -= c * row_sum
         ctx.save_for_backward(hidden_gradient, weight_gradient)

@@ -15,6 +15,9 @@ A query that may attend to nothing (a source that is all padding, the padding on
 every attention implementation, never NaN and never an average over padding.
 """
 
+# torch.jit.is_tracing is public, but its package does not list it.
+# pyright: reportPrivateImportUsage=false
+
 import torch
 from transformers import Cache, PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
@@ -57,7 +60,7 @@ def source_mask(
     Returns:
         Boolean (B, 1, 1, S), or None where every token may see every other, or another implementation's own format.
     """
-    implementation = config._attn_implementation
+    implementation = str(config._attn_implementation)
     # Cross-attention under flash attention runs through SDPA (see attention.py), so it takes SDPA's mask.
     if implementation in BOOLEAN_IMPLEMENTATIONS or (
         encoder_hidden_states is not None and "flash_attention" in implementation

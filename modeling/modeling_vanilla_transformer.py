@@ -5,6 +5,9 @@ Shapes: B batch, S source length, T target length, D d_model, H heads, V vocabul
 Read in this order: masks.py, positions.py, attention.py, feed_forward.py, layers.py, this file, loss.py.
 """
 
+# transformers types its configurations, buffers and outputs loosely.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportOptionalOperand=false
+
 import math
 
 import torch

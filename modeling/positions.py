@@ -26,6 +26,7 @@ class SinusoidalPositions(nn.Module):
 
     def __init__(self, max_positions: int, d_model: int):
         super().__init__()
+        self.table: torch.Tensor
         self.register_buffer("table", sinusoid_table(max_positions, d_model), persistent=False)
 
     def forward(self, position_ids: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     tokenizer = load_tokenizer(model_arguments)
     if tokenizer.mask_token_id is None:
         raise ValueError("the tokenizer has no mask token, so there is nothing to put into the holes")
-    infilling = TextInfilling(tokenizer.mask_token_id, noise.mask_share, noise.poisson_lambda)
+    infilling = TextInfilling(int(tokenizer.mask_token_id), noise.mask_share, noise.poisson_lambda)
     model = starting_model(model_arguments, tokenizer, run_arguments.seed, run_arguments.attention)
     task = DenoisingTask(data_arguments, tokenizer, model, run_arguments, infilling)
     Training(accelerator, model, tokenizer, task, run_arguments, list(arguments)).run()

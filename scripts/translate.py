@@ -168,7 +168,7 @@ class Counts:
         limit = translator.model.config.max_position_embeddings
         parts = [f"{self.lines:,} lines in {self.seconds:.1f} s ({self.lines / max(self.seconds, 1e-9):.1f} lines/s)"]
         if self.cut:
-            parts.append(f"{self.cut:,} outputs cut at their bound (source tokens + 50)")
+            parts.append(f"{self.cut:,} outputs cut at their bound (source tokens + 50, or the model's limit)")
         if self.split:
             parts.append(f"{self.split:,} lines longer than the model's {limit:,} tokens, translated in pieces")
         return "; ".join(parts)

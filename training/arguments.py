@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from vanilla_transformer.modeling.configuration_vanilla_transformer import PAPER_ROWS
 
@@ -17,7 +17,7 @@ SMALL_PRESETS: dict[str, dict] = {
 PRESETS: dict[str, dict] = {**SMALL_PRESETS, **PAPER_ROWS}
 
 
-def _flag(help: str, default=None):  # noqa: ANN001
+def _flag(help: str, default: Any = None) -> Any:
     return field(default=default, metadata={"help": help})
 
 

@@ -169,7 +169,7 @@ def _load_tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}|{key}": value.detach().cpu().contiguous()
         for parameter, state in optimizer.state.items()
@@ -180,7 +180,7 @@ def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer)
 def _load_optimizer_tensors(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
 ) -> None:
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     by_name: dict[str, dict[str, torch.Tensor]] = {}
     for full_name, tensor in tensors.items():
         name, key = full_name.split("|")

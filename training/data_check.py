@@ -201,7 +201,8 @@ def _overlap(earlier: str, name: str, pairs: Dataset, first: np.ndarray, second:
 
 
 def _batches(pairs: Dataset) -> Iterator[tuple[int, list[str], list[str]]]:
-    for i, batch in enumerate(pairs.iter(batch_size=_BATCH)):
+    batches: Iterator[Any] = pairs.iter(batch_size=_BATCH)
+    for i, batch in enumerate(batches):
         yield i * _BATCH, batch["source"], batch["target"]
 
 

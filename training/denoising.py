@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.collation import PairCollator
@@ -21,7 +21,7 @@ class DenoisingTask(Task):
     def __init__(
         self,
         data: DataArguments,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Any,
         model: PreTrainedModel,
         run: RunArguments,
         infilling: TextInfilling,
@@ -29,11 +29,12 @@ class DenoisingTask(Task):
         self.data, self.tokenizer, self.run, self.infilling = data, tokenizer, run, infilling
         limit = model.config.max_position_embeddings
         self.limit = min(data.max_source_length or limit, limit, run.max_tokens // 2)
-        self.train = self._load(data.train_file, "train")
+        train = self._load(data.train_file, "train")
         self.validation = self._load(data.validation_file, "validation")
         self.test = self._load(data.test_file, "test")
-        if self.train is None:
+        if train is None:
             raise CorpusError("give --train-file or --dataset-name: there is nothing to train on")
+        self.train = train
         self.collator = PairCollator(model.config.pad_token_id, model.config.decoder_start_token_id)
 
     def _load(self, files: list[str], split: str) -> Corpus | None:

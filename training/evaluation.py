@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -44,6 +45,7 @@ def negative_log_likelihood(
         logits = model(**batch).logits.float()
         total[0] += torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         total[1] += (labels != IGNORED_LABEL).sum()
-    nll, tokens = accelerator.reduce(total, "sum").tolist()
+    summed: Any = accelerator.reduce(total, "sum")
+    nll, tokens = summed.tolist()
     # exp of more than 700 is beyond float64, and means nothing anyway
     return {"loss": round(nll / tokens, 5), "perplexity": round(math.exp(min(nll / tokens, 700)), 4)}

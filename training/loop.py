@@ -154,7 +154,8 @@ class Training:
     def _stop_if_asked(self, signals: StopSignals) -> None:
         """KeyboardInterrupt on every process, once the checkpoint is written, if any of them received a signal."""
         received = torch.tensor(int(signals.received is not None), device=self.accelerator.device)
-        if self.accelerator.reduce(received, "sum").item():
+        asked: Any = self.accelerator.reduce(received, "sum")
+        if asked.item():
             update = self.progress.update
             if self.last_saved != update:
                 self._save()
@@ -165,10 +166,11 @@ class Training:
         start = time.perf_counter()
         run, accelerator, device = self.flags, self.accelerator, self.accelerator.device
         micro_batches = [next(loader) for _ in range(run.accumulation_steps)]
-        rows = [batch.pop("rows") for batch in micro_batches]
+        rows: list[Any] = [batch.pop("rows") for batch in micro_batches]
         target_tokens = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in micro_batches)
         source_tokens = sum(int(batch["attention_mask"].sum()) for batch in micro_batches)
-        counts = accelerator.reduce(torch.tensor([target_tokens, source_tokens], device=device), "sum").tolist()
+        counted: Any = accelerator.reduce(torch.tensor([target_tokens, source_tokens], device=device), "sum")
+        counts = counted.tolist()
 
         update = self.progress.update + 1
         rate = learning_rate(
@@ -191,7 +193,8 @@ class Training:
                 loss = self.model(**batch, num_items_in_batch=counts[0] / accelerator.num_processes).loss
                 accelerator.backward(loss)
             losses.append(loss.detach())
-        mean_loss = accelerator.reduce(torch.stack(losses).sum(), "mean").item()
+        mean: Any = accelerator.reduce(torch.stack(losses).sum(), "mean")
+        mean_loss = mean.item()
         if not math.isfinite(mean_loss):
             self._refuse_non_finite(mean_loss, update, rows, losses)
         if run.max_grad_norm:
@@ -297,6 +300,7 @@ class Training:
 
     def _resume(self) -> None:
         checkpoint = self.folder.newest_checkpoint()
+        assert checkpoint is not None  # RunFolder has refused otherwise
         before = load_checkpoint(checkpoint, self.accelerator, self.model, self.optimizer.optimizer)
         if before.processes != self.accelerator.num_processes:
             self._print(f"Resuming with {self.accelerator.num_processes} processes instead of {before.processes}.")
@@ -413,7 +417,7 @@ def make_accelerator(run: RunArguments) -> Accelerator:
             )
     return Accelerator(
         mixed_precision="no" if run.precision == "fp32" else run.precision,
-        log_with=run.track_with or None,
+        log_with=list[Any](run.track_with) or None,
         project_dir=run.output_dir,
         # The schedule counts updates, whatever the number of processes.
         step_scheduler_with_optimizer=False,

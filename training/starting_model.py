@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase, set_seed
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, set_seed
 
 from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from vanilla_transformer.training.arguments import PRESETS, ModelArguments
@@ -15,7 +16,7 @@ from vanilla_transformer.training.arguments import PRESETS, ModelArguments
 CHANGEABLE = ("dropout", "attention_dropout", "activation_dropout", "label_smoothing", "label_smoothing_kind")
 
 
-def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
+def load_tokenizer(arguments: ModelArguments) -> Any:
     """The tokenizer that was named, or the model's own. ValueError says what is missing."""
     where = arguments.tokenizer or arguments.model
     if where is None:
@@ -28,7 +29,7 @@ def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
 
 
 def starting_model(
-    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, seed: int, attention: str = "auto"
+    arguments: ModelArguments, tokenizer: Any, seed: int, attention: str = "auto"
 ) -> VanillaTransformerForConditionalGeneration:
     """The model, whose vocabulary is the tokenizer's.
 
@@ -52,7 +53,7 @@ def starting_model(
 
 
 def _loaded_or_new(
-    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, seed: int
+    arguments: ModelArguments, tokenizer: Any, seed: int
 ) -> VanillaTransformerForConditionalGeneration:
     set_seed(seed)
     given = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from vanilla_transformer.modeling import Translator
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
@@ -28,7 +28,7 @@ class TranslationTask(Task):
     best_metric = "bleu"
 
     def __init__(
-        self, data: DataArguments, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, run: RunArguments
+        self, data: DataArguments, tokenizer: Any, model: PreTrainedModel, run: RunArguments
     ):
         if data.source_lang is None or data.target_lang is None:
             raise CorpusError("give --source-lang and --target-lang, as the data name the languages, e.g. en and de")
@@ -40,14 +40,16 @@ class TranslationTask(Task):
             min(data.max_target_length or limit, limit, run.max_tokens // 2),
         )
         self.prefix = f"{tokenizer.language_tag(data.target_lang)} " if data.target_tag else ""
-        self.train = self._load(data.train_file, "train")
+        train = self._load(data.train_file, "train")
         self.validation = self._load(data.validation_file, "validation")
         self.test = self._load(data.test_file, "test")
-        if self.train is None:
+        if train is None:
             raise CorpusError("give --train-file or --dataset-name: there is nothing to train on")
+        self.train = train
         self.collator = PairCollator(model.config.pad_token_id, model.config.decoder_start_token_id)
 
     def _load(self, files: list[str], split: str) -> Corpus | None:
+        assert self.data.source_lang is not None and self.data.target_lang is not None
         if not files and (self.data.dataset_name is None or (split == "test")):
             return None
         pairs = load_pairs(

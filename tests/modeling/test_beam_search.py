@@ -17,7 +17,6 @@ SOURCE = torch.tensor([[3, 4, 4, 3, EOS]])
 
 
 def tiny(seed: int, vocab_size: int = 5) -> Any:
-    torch.manual_seed(seed)
     config = VanillaTransformerConfig(
         vocab_size=vocab_size,
         d_model=8,
@@ -27,7 +26,14 @@ def tiny(seed: int, vocab_size: int = 5) -> Any:
         d_ff=16,
         max_position_embeddings=64,
     )
-    return VanillaTransformerForConditionalGeneration(config).eval()
+    model = VanillaTransformerForConditionalGeneration(config).eval()
+    # Drawn here, so that what these tests need of the weights does not hang on how a model begins.
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, weight in sorted(model.named_parameters()):
+            if weight.dim() == 2:
+                weight.normal_(std=0.5, generator=generator)
+    return model
 
 
 def log_probability(model, output: tuple[int, ...]) -> float:
@@ -72,7 +78,7 @@ def test_the_two_penalties_by_hand(length, alpha, kind, divisor):
 
 def test_a_wide_enough_beam_finds_what_brute_force_finds():
     winners_differ = 0
-    for seed in (1, 16, 26):
+    for seed in (1, 7, 11):
         model = tiny(seed)
         outputs = [(output, log_probability(model, output)) for output in every_output(4)]
         winners = {}
@@ -146,7 +152,7 @@ def test_each_sentence_has_its_own_bound_whatever_is_beside_it(search, side):
 
 
 def test_outputs_that_end_by_themselves_are_the_same_in_any_batch():
-    model = tiny(1, vocab_size=12)
+    model = tiny(7, vocab_size=12)
     sources = [[5, EOS], [6, 7, 8, 9, 10, EOS], [11, 3, EOS], [4, 4, 4, 4, EOS]]
     options = {
         "num_beams": 4,
