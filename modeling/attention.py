@@ -46,7 +46,7 @@ def eager_attention_forward(
     if attention_mask is None:
         weights = scores.softmax(dim=-1)
     else:
-        # Not -inf: a row without any key would become NaN, and its gradient too. The second fill makes it zeros.
+        # A row without any key is an average over padding after the softmax; the second fill makes it zeros.
         weights = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min).softmax(dim=-1)
         weights = weights.masked_fill(~attention_mask, 0.0)
     weights = weights.to(value.dtype)

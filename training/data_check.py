@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from datasets import Dataset
@@ -201,7 +201,7 @@ def _overlap(earlier: str, name: str, pairs: Dataset, first: np.ndarray, second:
 
 
 def _batches(pairs: Dataset) -> Iterator[tuple[int, list[str], list[str]]]:
-    batches: Iterator[Any] = pairs.iter(batch_size=_BATCH)
+    batches = cast(Any, pairs.iter(batch_size=_BATCH))
     for i, batch in enumerate(batches):
         yield i * _BATCH, batch["source"], batch["target"]
 

@@ -75,11 +75,14 @@ class TranslationTask(Task):
     ) -> dict[str, Any]:
         """BLEU and chrF of the translations of a corpus's sources, none left out, shared among the processes."""
         start = time.perf_counter()
-        sources = [self.prefix + text for text in corpus.texts["source"]]
+        sources = list(corpus.texts["source"])
         mine = range(accelerator.process_index, len(sources), accelerator.num_processes)
         # A source longer than the model allows still has a reference, so it is translated in pieces, not left out.
         made = Translator(model, self.tokenizer).translate(
-            [sources[i] for i in mine], num_beams=num_beams, split_long=True
+            [sources[i] for i in mine],
+            target_lang=self.data.target_lang if self.data.target_tag else None,
+            num_beams=num_beams,
+            split_long=True,
         )
         numbered = gather_object([(i, one.text, one.cut) for i, one in zip(mine, made, strict=True)])
         numbered.sort()
