@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import gzip
 import json
-import multiprocessing
 import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -141,15 +142,20 @@ def test_languages_and_files_are_part_of_what_is_cached(tmp_path):
     assert load_pairs([entry, entry], "en", "de").num_rows == 6
 
 
-def _load_in_a_process(entry: str) -> list[str]:
-    return load_pairs([entry], "en", "de")["target"][:]
+LOAD_AND_PRINT = """
+import json, sys
+from vanilla_transformer.training.corpus import load_pairs
+print(json.dumps(list(load_pairs([sys.argv[1]], "en", "de")["target"])))
+"""
 
 
 def test_two_processes_at_once(tmp_path):
+    # Interpreters of their own: a spawned worker could not import this file, which is in no package.
     rows = [json.dumps({"source": str(i), "target": f"{tmp_path} {i}"}) for i in range(5000)]
     (tmp_path / "t.jsonl").write_text("\n".join(rows))
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        first, second = pool.map(_load_in_a_process, [f"{tmp_path}/t.jsonl"] * 2, chunksize=1)
+    command = [sys.executable, "-c", LOAD_AND_PRINT, f"{tmp_path}/t.jsonl"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    first, second = (json.loads(process.communicate(timeout=120)[0]) for process in processes)
     assert first == second == [f"{tmp_path} {i}" for i in range(5000)]
 
 

@@ -128,6 +128,7 @@ def test_overlap_between_parts():
 def test_a_lost_line_is_reported_once_with_its_rows():
     rows = clean_rows(400)
     sources, targets = [a for a, _ in rows], [b for _, b in rows]
+    targets[300] = "Ein Satz, der zu lang ist, " * 5  # inside the block that is no finding of its own
     shifted = list(zip(sources[:-1], targets[:250] + targets[251:], strict=True))
     (finding,) = check_parts({"train": make_pairs(shifted)})
     assert finding.kind == "misaligned"
