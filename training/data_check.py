@@ -250,5 +250,8 @@ def _examples(pairs: Any, rows: np.ndarray) -> tuple[str, ...]:
 
 
 def _shorten(text: str, most: int = 70) -> str:
-    shown = text.encode("unicode_escape").decode() if _CONTROL.search(text) else text
-    return shown if len(shown) <= most else shown[: most - 3] + "..."
+    """One line that fits; characters nobody sees are written as escapes, and are in the part that is shown."""
+    unseen = _CONTROL.search(text)
+    start = max(0, unseen.start() - most // 2) if unseen and unseen.start() > most // 2 else 0
+    shown = ("..." if start else "") + text[start : start + most] + ("..." if len(text) > start + most else "")
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), shown)

@@ -70,6 +70,9 @@ class Training:
         arguments: list[Any],
     ):
         self.accelerator, self.tokenizer, self.task, self.flags = accelerator, tokenizer, task, run
+        self.metric = run.best_metric if run.best_metric != "auto" else task.best_metric
+        if self.metric != "loss" and task.best_metric == "loss":
+            raise ValueError(f"best_metric={self.metric} needs generated output, which this task has not; choose loss")
         with accelerator.main_process_first():
             self.folder = RunFolder(
                 run.output_dir,
@@ -95,9 +98,6 @@ class Training:
         # The weights were drawn alike on all processes; from here on each drops other units than its neighbours.
         torch.manual_seed(run.seed + accelerator.process_index)
         self.progress = Progress(processes=accelerator.num_processes)
-        self.metric = run.best_metric if run.best_metric != "auto" else task.best_metric
-        if self.metric != "loss" and task.best_metric == "loss":
-            raise ValueError(f"best_metric={self.metric} needs generated output, which this task has not; choose loss")
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -332,6 +332,11 @@ class Training:
             if self.accelerator.is_main_process:
                 self.folder.log_metrics(row)
                 self.folder.tell(self.plain)
+        # The wrapped model goes before the process group does: if it held the group's last reference, Gloo's destructor would
+        # wait for a thread that waits for Python (seen with two processes, now and then, torch 2.13).
+        self.accelerator.wait_for_everyone()
+        self.model = self.plain
+        self.accelerator.free_memory()
         self.accelerator.end_training()
 
     # --------------------------------------------------------------------------------------------------- telling
@@ -402,7 +407,7 @@ def make_accelerator(run: RunArguments) -> Accelerator:
     """Accelerate's view of this process: devices, number of processes (`accelerate launch`), precision, trackers.
 
     Raises:
-        ValueError: a tracker is unknown or not installed.
+        ValueError: a tracker is unknown or not installed; or the precision needs a GPU that is not here.
     """
     # Bars for saving ten megabytes, and bars in a log file, are noise around the one bar that matters.
     transformers.utils.logging.disable_progress_bar()
@@ -415,10 +420,13 @@ def make_accelerator(run: RunArguments) -> Accelerator:
             raise ValueError(
                 f"track_with={name}: no such tracker is installed; there are: {', '.join(available) or 'none'}"
             )
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision="no" if run.precision == "fp32" else run.precision,
         log_with=list[Any](run.track_with) or None,
         project_dir=run.output_dir,
         # The schedule counts updates, whatever the number of processes.
         step_scheduler_with_optimizer=False,
     )
+    if run.precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would compute in fp32 instead
+        raise ValueError("precision=fp16 needs a GPU; on a processor take fp32 or bf16")
+    return accelerator

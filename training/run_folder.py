@@ -84,9 +84,9 @@ class RunFolder:
         else:
             ours = [name for name in _OUR_NAMES if (self.path / name).exists()]
             if ours:
+                way_out = "--resume to continue its run" if self.newest_checkpoint() else "delete it: it has no checkpoint"
                 raise ValueError(
-                    f"output_dir {path} holds a run or a model already ({', '.join(ours)}); "
-                    "give another folder, or --resume to continue its run"
+                    f"output_dir {path} holds a run or a model already ({', '.join(ours)}); give another folder, or {way_out}"
                 )
         self.path.mkdir(parents=True, exist_ok=True)
         _write(description, yaml.safe_dump({"flags": flags, **_environment()}, sort_keys=False, allow_unicode=True))

@@ -101,7 +101,7 @@ def refused(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
         ({"max_source_length": "-1"}, "max_source_length=-1 must be at least 1"),
         ({"max_steps": "many"}, "argument --max-steps: invalid int value: 'many'"),
         ({"precision": "fp8"}, "argument --precision: invalid choice: 'fp8'"),
-        ({"precision": "fp16"}, "fp16 mixed precision requires a GPU"),
+        ({"precision": "fp16"}, "precision=fp16 needs a GPU; on a processor take fp32 or bf16"),
         (
             {"max_tokens": "8"},
             "no row of the corpus is left: kept 0 of 40 rows; dropped 40 longer than 4 source tokens, 4 ",

@@ -83,3 +83,4 @@ def test_bad_input_is_answered_by_one_line(line, tmp_path, capsys, more, said):
     error = capsys.readouterr().err
     assert error.startswith("vanilla-transformer pretrain: error: ") and error.count("\n") == 1
     assert said in error
+    assert not (tmp_path / "run").exists()  # or the corrected line would find a run there

@@ -96,6 +96,14 @@ def test_right_text_is_no_fault(text):
     assert check_parts({"train": make_pairs(rows)}) == []
 
 
+def test_examples_show_what_nobody_sees():
+    rows = clean_rows()
+    rows[2] = ("안녕 " * 30 + "\x07하세요" + " 안녕" * 30, "Hello" * 40)
+    (example,) = check_parts({"train": make_pairs(rows)})[0].examples
+    assert "녕 \\x07하세요 안" in example and example.startswith("row 3: ...") and example.endswith("HelloHello...")
+    assert len(example) < 170 and "\n" not in example
+
+
 def test_duplicates_are_the_later_rows():
     rows = clean_rows()
     rows[20], rows[30] = rows[10], rows[10]

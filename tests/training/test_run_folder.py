@@ -40,7 +40,7 @@ def test_a_folder_with_a_run_or_a_model_or_a_file_is_refused(tmp_path):
         folder(tmp_path / "run")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_text("weeks of work")
-    with pytest.raises(ValueError, match=r"a model already \(model.safetensors\)"):
+    with pytest.raises(ValueError, match=r"\(model.safetensors\); give another folder, or delete it: it has no checkpoint"):
         folder(tmp_path / "model")
     with pytest.raises(ValueError, match="model.safetensors is a file; give the name of a folder"):
         folder(tmp_path / "model" / "model.safetensors")

@@ -45,10 +45,13 @@ def test_a_pair_must_fit_into_the_model_and_into_a_batch(training):
 class Echo:
     """Translates into capitals, and cuts what is longer than ten characters."""
 
+    target_langs: list[str | None] = []
+
     def __init__(self, model, tokenizer):
         pass
 
-    def translate(self, sources, **options):
+    def translate(self, sources, *, target_lang, **options):
+        self.target_langs.append(target_lang)
         assert options == {"num_beams": 3, "split_long": True}
         return [Translation(text[:10].upper(), 0.0, 0.0, [], len(text) > 10) for text in sources]
 
@@ -66,15 +69,31 @@ def test_every_row_is_scored_even_those_too_long_to_train_on(training, tmp_path,
     assert scores["bleu"] < 100 and 0 < scores["chrf"] < 100
 
 
+@pytest.mark.parametrize("tagged", [True, False])
+def test_what_is_scored_has_the_tag_that_training_had(training, monkeypatch, tagged):
+    run = training("run", TranslationTask, target_tag=tagged)
+    monkeypatch.setattr(translation, "Translator", Echo)
+    run.task.score(run.accelerator, run.plain, run.task.validation, 3)
+    assert Echo.target_langs[-1] == ("de" if tagged else None)
+
+
 def test_the_outputs_of_several_processes_come_back_in_the_order_of_the_corpus(training, tmp_path, monkeypatch):
     pairs = [(text, text.upper()) for text in "one two three four five".split()]
     run = training("run", TranslationTask, validation_file=[write(tmp_path / "valid.jsonl", pairs)])
     monkeypatch.setattr(translation, "Translator", Echo)
-    monkeypatch.setattr(translation, "gather_object", lambda made: shares.append(made) or [])
     shares: list[list] = []
+
+    class Gathered(Exception):  # noqa: N818  not an error: what comes after needs the other process
+        pass
+
+    def gather(made):
+        shares.append(made)
+        raise Gathered
+
+    monkeypatch.setattr(translation, "gather_object", gather)
     for index in range(2):
         process = SimpleNamespace(process_index=index, num_processes=2)
-        with pytest.raises(Exception):  # noqa: B017  nothing was gathered; we want the shares alone
+        with pytest.raises(Gathered):
             run.task.score(process, run.plain, run.task.validation, 3)
     monkeypatch.setattr(translation, "gather_object", lambda made: shares[1] + shares[0])
     scores = run.task.score(run.accelerator, run.plain, run.task.validation, 3)
