@@ -1,6 +1,6 @@
 """Scaled dot-product attention and its multi-head form (section 3.2).
 
-Shapes: B batch, T queries, K keys, D d_model, H heads, d_k width of a head's queries and keys, d_v of its values.
+Shapes: B batch, T queries, L keys, D d_model, H heads, d_k width of a head's queries and keys, d_v of its values.
 """
 
 # The configuration fills d_k and d_v, and transformers types its configurations and outputs loosely.
@@ -27,22 +27,23 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Equation 1 as it is printed: softmax(Q K^T / sqrt(d_k)) V. The reference for every faster kernel.
+    """Equation 1 as it is printed: softmax(Q K^T / sqrt(d_k)) V. The reference for every faster kernel, which is what
+    runs unless `attn_implementation="eager"` is asked for.
 
     Args:
         module: the attention that calls; it knows whether it is training.
         query: (B, H, T, d_k).
-        key: (B, H, K, d_k).
-        value: (B, H, K, d_v).
-        attention_mask: boolean, broadcastable to (B, H, T, K), True = may attend; None = everything may.
+        key: (B, H, L, d_k).
+        value: (B, H, L, d_v).
+        attention_mask: boolean, broadcastable to (B, H, T, L), True = may attend; None = everything may.
         scaling: 1 / sqrt(d_k).
         dropout: probability with which an attention weight is dropped.
 
     Returns:
-        The output (B, T, H, d_v) and the weights before dropout (B, H, T, K): rows sum to 1, and a query that may
+        The output (B, T, H, d_v) and the weights before dropout (B, H, T, L): rows sum to 1, and a query that may
         attend to nothing has a row of zeros.
     """
-    scores = torch.matmul(query * scaling, key.transpose(2, 3))  # (B, H, T, K)
+    scores = torch.matmul(query * scaling, key.transpose(2, 3))  # (B, H, T, L)
     if attention_mask is None:
         weights = scores.softmax(dim=-1)
     else:
@@ -55,7 +56,7 @@ def eager_attention_forward(
 
 
 class MultiHeadAttention(nn.Module):
-    """Section 3.2.2: MultiHead(Q, K, V) = Concat(head_1, ..., head_H) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
+    """Section 3.2.2: MultiHead(Q, L, V) = Concat(head_1, ..., head_H) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
 
     The H matrices of each kind are stored side by side as one: W^Q and W^K are (D, H d_k), W^V is (D, H d_v) and W^O
     is (H d_v, D). d_k and d_v are free (rows B of Table 3).
@@ -98,7 +99,7 @@ class MultiHeadAttention(nn.Module):
             past_key_values: keys and values of earlier calls; cross-attention computes its own only once.
 
         Returns:
-            The output (B, T, D), and the weights (B, H, T, K) where the implementation shows them, else None.
+            The output (B, T, D), and the weights (B, H, T, L) where the implementation shows them, else None.
         """
         query = self.split_heads(self.q_proj(hidden_states), self.d_k)
         key, value = self.keys_and_values(hidden_states, key_value_states, past_key_values)
@@ -117,7 +118,7 @@ class MultiHeadAttention(nn.Module):
     def keys_and_values(
         self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, past_key_values: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, H, K, d_k) and (B, H, K, d_v), with whatever the cache holds in front."""
+        """(B, H, L, d_k) and (B, H, L, d_v), with whatever the cache holds in front."""
         is_cross_attention = key_value_states is not None
         cache = past_key_values
         if isinstance(past_key_values, EncoderDecoderCache):
@@ -138,6 +139,7 @@ class MultiHeadAttention(nn.Module):
         return key, value
 
     def attention_function(self, is_cross_attention: bool) -> Callable:
+        """The kernel that `attn_implementation` names: transformers' (SDPA, flash, flex, ...), or the eager one above."""
         implementation = self.config._attn_implementation
         # transformers' flash attention takes the lengths of the queries from the mask it is given. In cross-attention
         # that mask is the source's, so target tokens beyond the source's length would be dropped without a word.

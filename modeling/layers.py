@@ -38,7 +38,7 @@ class AddAndNorm(nn.LayerNorm):
         return self(x) if self.is_pre_norm else x
 
     def leave(self, x: torch.Tensor, sublayer_output: torch.Tensor) -> torch.Tensor:
-        """What the next sub-layer's x is."""
+        """The input of the next sub-layer."""
         x = x + dropout(sublayer_output, self.dropout, self.training)
         return x if self.is_pre_norm else self(x)
 
@@ -73,7 +73,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = AddAndNorm(config)
 
-    # Mask and encoder states are positional: reentrant gradient checkpointing gives gradients to nothing else.
+    # Reentrant gradient checkpointing passes gradients to positional arguments only, so the encoder's states are one.
     def forward(
         self,
         hidden_states: torch.Tensor,

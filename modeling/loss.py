@@ -65,9 +65,12 @@ def label_smoothed_cross_entropy(
 class LinearSmoothedCrossEntropy(torch.autograd.Function):
     """Sum of the losses of softmax(hidden W^T), and its gradient, made in one pass over a few rows at a time.
 
-    The N x V logits and their gradient, the largest tensors of training, never exist whole. torch's own
+    The N x V logits and their gradient, the largest tensors of training, never exist whole. The result is one number,
+    so the gradients made in `forward`, while the scores are at hand, need only be multiplied in `backward`. torch's own
     `linear_cross_entropy` does the same but knows no label smoothing and rounds the loss to bfloat16 (measured in
     docs/experiments.md), so this is ours.
+
+    hidden (N, D), weight (V, D), labels (N,); `dtype` is that of the matrix products, `chunk` the rows taken at a time.
     """
 
     @staticmethod
@@ -89,7 +92,7 @@ class LinearSmoothedCrossEntropy(torch.autograd.Function):
             part = slice(start, start + chunk)
             scores = torch.mm(rows[part], matrix.t()).float()  # (chunk, V)
             log_probabilities = scores.log_softmax(1)
-            # logsumexp(z) - a z_y, with z_y - log p_y for the logsumexp
+            # logsumexp(z) - a z_y, where logsumexp(z) = z_y - log p_y
             loss = (1 - a) * scores.gather(1, gold[part]) - log_probabilities.gather(1, gold[part])
             total += (loss * is_real[part]).sum()
             if not (needs_hidden or needs_weight):
@@ -147,7 +150,8 @@ def linear_smoothed_cross_entropy(
         is_real = labels != IGNORED
         hidden, labels = hidden[is_real], labels[is_real]
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    # Rows for which the scores stay in the cache (CPU) or fill the device (elsewhere); measured on V = 10,000.
+    # At most so many scores at once. CPU: what stays in its cache, measured with V = 10,000 (docs/experiments.md). Elsewhere:
+    # half a gigabyte in float32, enough to fill a device; not measured yet.
     chunk = max(64, (2**21 if device == "cpu" else 2**27) // output_layer.out_features)
     with torch.autocast(device, enabled=False):
         return LinearSmoothedCrossEntropy.apply(

@@ -1,9 +1,9 @@
 """The two masks of the Transformer: the pad mask and the look-ahead mask (section 3.2.3).
 
-Shapes: B batch, S source length, T target length, K keys (S in the encoder and in cross-attention; T, or cached + T,
-in decoder self-attention). A mask is boolean and True means "may attend". Both broadcast to (B, heads, T, K):
+Shapes: B batch, S source length, T target length, L keys (S in the encoder and in cross-attention; T, or cached + T,
+in decoder self-attention). A mask is boolean and True means "may attend". Both broadcast to (B, heads, T, L):
 
-    pad mask (B, 1, 1, K)      look-ahead mask (1, 1, T, K)      decoder self-attention: both at once (B, 1, T, K)
+    pad mask (B, 1, 1, L)      look-ahead mask (1, 1, T, L)      decoder self-attention: both at once (B, 1, T, L)
 
     keys:  a  b  c  <pad>      keys:   <s> a  b  c               keys:   <s> a  b  <pad>
            1  1  1  0          <s>      1  0  0  0               <s>      1  0  0  0
@@ -11,8 +11,11 @@ in decoder self-attention). A mask is boolean and True means "may attend". Both 
                                b        1  1  1  0               b        1  1  1  0
                                c        1  1  1  1               <pad>    1  1  1  0
 
-A query that may attend to nothing (a source that is all padding, the padding on the left of a target) gets zeros from
-every attention implementation, never NaN and never an average over padding.
+`source_mask` and `target_mask` leave out what is redundant: without padding there is no mask, and targets padded on the
+right need the look-ahead mask alone, for which SDPA has a faster kernel.
+
+A query that may attend to nothing (a source that is all padding, the padding on the left of a target) gets zeros, never
+NaN and never an average over padding.
 """
 
 # torch.jit.is_tracing is public, but its package does not list it.
@@ -28,7 +31,7 @@ BOOLEAN_IMPLEMENTATIONS = ("eager", "sdpa")
 
 
 def pad_mask(attention_mask: torch.Tensor) -> torch.Tensor:
-    """(B, K) of ones for tokens and zeros for padding -> boolean (B, 1, 1, K)."""
+    """(B, L) of ones for tokens and zeros for padding -> boolean (B, 1, 1, L)."""
     return attention_mask.bool()[:, None, None, :]
 
 
@@ -96,7 +99,7 @@ def target_mask(
         past_key_values: the self-attention cache, if there is one.
 
     Returns:
-        Boolean (1 or B, 1, T, K), or None where the causal kernel suffices, or another implementation's own format.
+        Boolean (1 or B, 1, T, L), or None where the causal kernel suffices, or another implementation's own format.
     """
     if config._attn_implementation not in BOOLEAN_IMPLEMENTATIONS:
         return create_causal_mask(
@@ -116,8 +119,9 @@ def target_mask(
     if past_key_values is not None:
         past = past_key_values.get_seq_length()
         keys = past_key_values.get_mask_sizes(queries, 0)[0]
-    # A growing cache holds past + queries keys: one query sees all of them, and an empty cache is no cache. A static
-    # cache holds its full length from the start, and only the look-ahead mask hides what is not yet written.
+    # Without padding, two cases need no mask: a single query behind a growing cache, which sees every key, and a square
+    # of queries and keys, for which there is a causal kernel. A static cache has its full length from the start, so
+    # there the look-ahead mask has to hide what is not yet written.
     growing = past_key_values is None or not past_key_values.is_compileable
     if attention_mask is None and growing and config._attn_implementation == "sdpa":
         if queries == 1 or keys == queries:

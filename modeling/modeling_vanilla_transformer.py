@@ -71,13 +71,15 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         if isinstance(module, nn.Linear):
-            # The gain stands at the layer: of custom code, transformers initialises only modules with weights of their own.
+            # The layer carries its gain, because the attention around it is never asked: of custom code, transformers
+            # initialises only modules with parameters of their own.
             init.xavier_uniform_(module.weight, gain=getattr(module, "initial_gain", 1.0))
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
-            if module.padding_idx is not None:
+            # transformers marks what it has loaded, so that it is not drawn again; a slice does not carry the mark.
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
                 init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
@@ -142,6 +144,12 @@ class Stack(VanillaTransformerPreTrainedModel):
                     if self.config.position_embedding == "sinusoidal"
                     else "train a model with more positions"
                 )
+            )
+        masked = None if attention_mask is None or attention_mask.dim() != 2 else attention_mask.shape[1]
+        if masked is not None and isinstance(past, int) and masked != end:
+            raise ValueError(
+                f"the attention mask of {type(self).__name__} covers {masked} tokens, but there are {end} "
+                f"({past} in the cache, {length} new); give a mask for all of them"
             )
         if position_ids is None:
             if attention_mask is not None and attention_mask.dim() == 2:
@@ -225,6 +233,9 @@ class VanillaTransformerDecoder(Stack):
         """
         if use_cache and past_key_values is None:
             past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
+        elif not isinstance(past_key_values, EncoderDecoderCache | None) and encoder_hidden_states is not None:
+            # A cache of one part would take the source's keys for the target's: it becomes the part of self-attention.
+            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
         self_attention_cache = getattr(past_key_values, "self_attention_cache", past_key_values)
         past = 0 if self_attention_cache is None else self_attention_cache.get_seq_length()
 
@@ -328,7 +339,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         self._tied_weights_keys = tied_weights(config, prefix="model.", output="lm_head.weight")
         self.model = VanillaTransformerModel(config)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.post_init()
+        self.post_init()  # draws the weights, and makes those one that `tied_weights` names
 
     @can_return_tuple
     def forward(

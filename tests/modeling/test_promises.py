@@ -111,6 +111,30 @@ def test_cached_is_uncached(make_model, implementation, kind, side, layers):
         torch.testing.assert_close(logits[row, target_mask[row].bool()], reference, **TOLERANCE)
 
 
+def test_a_cache_of_one_part_becomes_the_part_of_self_attention(make_model):
+    model = make_model()
+    source, target = torch.tensor([SOURCES[0]]), torch.tensor([TARGETS[0]])
+    with torch.no_grad():
+        expected = model(input_ids=source, decoder_input_ids=target).logits
+        cache = DynamicCache(config=model.config)
+        first = model(input_ids=source, decoder_input_ids=target[:, :2], past_key_values=cache, use_cache=True)
+        second = model(input_ids=source, decoder_input_ids=target[:, 2:], past_key_values=cache, use_cache=True)
+    assert isinstance(first.past_key_values, EncoderDecoderCache)
+    assert first.past_key_values.self_attention_cache is cache and cache.get_seq_length() == target.shape[1]
+    torch.testing.assert_close(torch.cat((first.logits, second.logits), dim=1), expected, **TOLERANCE)
+
+
+def test_a_mask_that_leaves_out_the_cached_tokens_is_refused(make_model):
+    model = make_model()
+    source, target = torch.tensor([SOURCES[0]]), torch.tensor([TARGETS[0]])
+    cache = model(input_ids=source, decoder_input_ids=target, use_cache=True).past_key_values
+    new = {"decoder_input_ids": target[:, :1], "decoder_attention_mask": torch.tensor([[1]])}
+    with pytest.raises(ValueError, match=r"Decoder covers 1 tokens, but there are 4 \(3 in the cache, 1 new\)"):
+        model(input_ids=source, past_key_values=cache, use_cache=True, **new)
+    with pytest.raises(ValueError, match=r"Encoder covers 2 tokens, but there are 6 \("):
+        model(input_ids=source, attention_mask=torch.ones(1, 2), decoder_input_ids=target)
+
+
 def steps(model, options: dict) -> torch.Tensor:
     """Logits (steps, B x beams, V) of generating 6 tokens, none of them `</s>`: longer than any coincidence."""
     source, mask = padded(SOURCES, options.pop("side", "right"))
