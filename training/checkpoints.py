@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -43,6 +43,8 @@ class Progress:
     best_loss: float = 0.0
     best_update: int = 0
     evaluations_without_best: int = 0
+    averaged: list[str] = field(default_factory=list)
+    """the checkpoints whose average was judged at the end"""
 
 
 def save_checkpoint(
@@ -69,7 +71,7 @@ def save_checkpoint(
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        save_file(_random_state(), unfinished / f"random_state_{accelerator.process_index}.safetensors")
+        save_file(_random_state(accelerator.device), unfinished / f"random_state_{accelerator.process_index}.safetensors")
         if accelerator.is_main_process:
             plain: PreTrainedModel = accelerator.unwrap_model(model)
             plain.save_pretrained(unfinished)
@@ -111,7 +113,7 @@ def load_checkpoint(
         accelerator.scaler.load_state_dict(state["loss_scaler"])
     random_state = checkpoint / f"random_state_{accelerator.process_index}.safetensors"
     if random_state.is_file():
-        _set_random_state(_load_tensors(random_state))
+        _set_random_state(_load_tensors(random_state), accelerator.device)
     return Progress(**{f.name: state[f.name] for f in fields(Progress) if f.name in state})
 
 
@@ -190,14 +192,14 @@ def _load_optimizer_tensors(
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _random_state() -> dict[str, torch.Tensor]:
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
     state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
+    if device.type != "cpu":
+        state[device.type] = torch.get_device_module(device).get_rng_state()
     return state
 
 
-def _set_random_state(state: dict[str, torch.Tensor]) -> None:
+def _set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    if device.type != "cpu" and device.type in state:
+        torch.get_device_module(device).set_rng_state(state[device.type])

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-IGNORED_LABEL = -100  # torch's and transformers' mark for a position without a loss
+from vanilla_transformer.modeling.loss import IGNORED
+
 
 
 @dataclass
 class PairCollator:
     """Pads source and target on the right and makes the decoder's input from the labels.
 
-    The decoder's input is the labels shifted right by one, beginning with `decoder_start_token_id`; it is
-    made here, and not in the model alone, because `generate`-style callers and label smoothing in
-    `Seq2SeqTrainer` need it in the batch. There is no decoder mask: with targets padded on the right, the
-    look-ahead mask already hides the padding from every real position.
+    The decoder's input is the labels shifted right by one, beginning with `decoder_start_token_id`; the model would
+    make the same, but trainers that take the labels out of a batch (transformers', for its label smoothing) need it
+    there. There is no decoder mask: with targets padded on the right, the look-ahead mask already hides the padding
+    from every real position.
 
     Args:
         pad_token_id: fills `input_ids` and `decoder_input_ids`; labels are filled with -100.
@@ -40,7 +41,7 @@ class PairCollator:
         masks = [row["attention_mask"] if "attention_mask" in row else np.ones(len(row["input_ids"])) for row in rows]
         batch = {"input_ids": self._pad(sources, self.pad_token_id), "attention_mask": self._pad(masks, 0)}
         if "labels" in rows[0]:
-            labels = self._pad([row["labels"] for row in rows], IGNORED_LABEL)
+            labels = self._pad([row["labels"] for row in rows], IGNORED)
             batch["decoder_input_ids"] = self._shift_right(labels)
             batch["labels"] = labels
         return batch
@@ -57,4 +58,4 @@ class PairCollator:
     def _shift_right(self, labels: torch.Tensor) -> torch.Tensor:
         shifted = labels.roll(1, dims=1)
         shifted[:, 0] = self.decoder_start_token_id
-        return shifted.masked_fill(shifted == IGNORED_LABEL, self.pad_token_id)
+        return shifted.masked_fill(shifted == IGNORED, self.pad_token_id)

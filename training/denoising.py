@@ -48,11 +48,10 @@ class DenoisingTask(Task):
             streaming=self.data.streaming and split == "train",
         )
         encoded, dropped = encode_texts(texts, self.tokenizer, max_length=self.limit)
-        # The noisy text is shorter than the text but for a few inserted masks, so the text bounds the batch for both.
+        # The noisy text is never longer than the text, so the text bounds the batch for both.
         lengths = np.repeat(pair_lengths(encoded), 2, axis=1)
         return Corpus(Examples(encoded, seed=self.run.seed, transform=self._add_noise), lengths, dropped)
 
     def _add_noise(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         ids = example["input_ids"]
-        noisy = self.infilling(ids, rng)[: self.limit]
-        return {"input_ids": noisy, "labels": ids}
+        return {"input_ids": self.infilling(ids, rng), "labels": ids}

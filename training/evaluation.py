@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 
-from vanilla_transformer.training.collation import IGNORED_LABEL
+from vanilla_transformer.modeling.loss import IGNORED, linear_smoothed_cross_entropy
 from vanilla_transformer.training.task import Corpus, Task
 from vanilla_transformer.training.token_batches import cut_batches
 
 
 @contextlib.contextmanager
 def as_saved(model: PreTrainedModel) -> Iterator[None]:
-    """The model in evaluation mode, and without the autocast that Accelerate puts around `forward`; put back after."""
+    """The model in evaluation mode, in which it stays, and without the autocast that Accelerate puts around `forward`,
+    which is put back after.
+    """
     autocast_forward = model.__dict__.pop("forward", None)
     model.eval()
     try:
@@ -36,16 +38,17 @@ def negative_log_likelihood(
 
     Every process must call it; each takes its share of the batches of at most `max_tokens`.
     """
-    total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    nll = tokens = 0.0  # Python's floats: some devices have no float64
     parts = cut_batches(corpus.lengths, max_tokens, None)
     for part in parts[accelerator.process_index :: accelerator.num_processes]:
         batch = task.collator(corpus.examples.__getitems__([(0, int(index)) for index in part]))
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
         labels = batch.pop("labels")
-        logits = model(**batch).logits.float()
-        total[0] += torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
-        total[1] += (labels != IGNORED_LABEL).sum()
-    summed: Any = accelerator.reduce(total, "sum")
-    nll, tokens = summed.tolist()
+        hidden = model.base_model(**batch).last_hidden_state
+        # Without smoothing, and without ever holding the logits, which would take more memory than training does.
+        nll += linear_smoothed_cross_entropy(hidden, model.get_output_embeddings(), labels, epsilon=0.0).item()
+        tokens += (labels != IGNORED).sum().item()
+    shares = gather_object([(nll, tokens)])
+    nll, tokens = (math.fsum(column) for column in zip(*shares, strict=True))
     # exp of more than 700 is beyond float64, and means nothing anyway
     return {"loss": round(nll / tokens, 5), "perplexity": round(math.exp(min(nll / tokens, 700)), 4)}

@@ -35,7 +35,7 @@ from vanilla_transformer.training.checkpoints import (
     load_weights,
     save_checkpoint,
 )
-from vanilla_transformer.training.collation import IGNORED_LABEL
+from vanilla_transformer.modeling.loss import IGNORED
 from vanilla_transformer.training.evaluation import as_saved, negative_log_likelihood
 from vanilla_transformer.training.run_folder import RunFolder
 from vanilla_transformer.training.schedules import learning_rate
@@ -80,6 +80,11 @@ class Training:
                 is_main=accelerator.is_main_process,
                 resume=run.resume,
                 override=run.override,
+            )
+        if not self.folder.path.is_dir():
+            raise ValueError(
+                f"output_dir {run.output_dir}: this machine does not see the folder that the first one made; "
+                f"name a folder on a disk that all machines share"
             )
         if run.gradient_checkpointing:
             # transformers 5.23 renamed it, and warns about the old name.
@@ -167,38 +172,31 @@ class Training:
         run, accelerator, device = self.flags, self.accelerator, self.accelerator.device
         micro_batches = [next(loader) for _ in range(run.accumulation_steps)]
         rows: list[Any] = [batch.pop("rows") for batch in micro_batches]
-        target_tokens = sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in micro_batches)
+        target_tokens = sum(int((batch["labels"] != IGNORED).sum()) for batch in micro_batches)
         source_tokens = sum(int(batch["attention_mask"].sum()) for batch in micro_batches)
         counted: Any = accelerator.reduce(torch.tensor([target_tokens, source_tokens], device=device), "sum")
         counts = counted.tolist()
 
         update = self.progress.update + 1
-        rate = learning_rate(
-            update,
-            d_model=self.plain.config.d_model,
-            warmup_steps=run.warmup_steps,
-            noam_factor=run.noam_factor,
-            peak=run.learning_rate,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
+        self._set_learning_rate(update)
         self.model.train()
         losses = []
         for number, batch in enumerate(micro_batches, start=1):
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
             is_last = number == len(micro_batches)
             with contextlib.nullcontext() if is_last else accelerator.no_sync(self.model):
-                # Gradients are averaged over the processes, which this takes back.
+                # W processes average their gradients; dividing by tokens / W makes that the sum over all tokens.
                 loss = self.model(**batch, num_items_in_batch=counts[0] / accelerator.num_processes).loss
                 accelerator.backward(loss)
             losses.append(loss.detach())
         mean: Any = accelerator.reduce(torch.stack(losses).sum(), "mean")
         mean_loss = mean.item()
         if not math.isfinite(mean_loss):
-            self._refuse_non_finite(mean_loss, update, rows, losses)
-        if run.max_grad_norm:
-            accelerator.clip_grad_norm_(self.model.parameters(), run.max_grad_norm)
+            guilty = [batch for batch, loss in zip(rows, losses, strict=True) if not loss.isfinite()]
+            self._refuse_non_finite(f"the loss is {mean_loss}", update, guilty)
+        norm = self._clip_gradients()
+        if accelerator.scaler is None and not math.isfinite(norm):  # fp16's scaler skips such an update itself
+            self._refuse_non_finite(f"the norm of the gradient is {norm}", update, rows)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -210,6 +208,27 @@ class Training:
         self.progress.loss_sum += mean_loss * counts[0]
         self.progress.loss_tokens += counts[0]
         window.add(mean_loss, counts[0], counts[0] + counts[1], seconds)
+
+    def _set_learning_rate(self, update: int) -> None:
+        run = self.flags
+        rate = learning_rate(
+            update,
+            d_model=self.plain.config.d_model,
+            warmup_steps=run.warmup_steps,
+            noam_factor=run.noam_factor,
+            peak=run.learning_rate,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _clip_gradients(self) -> float:
+        """The norm of the whole gradient, before it was clipped."""
+        parameters = list(self.model.parameters())
+        if self.flags.max_grad_norm:
+            norm: Any = self.accelerator.clip_grad_norm_(parameters, self.flags.max_grad_norm)
+        else:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        return norm.item()
 
     def _micro_batches(self) -> Iterator[dict[str, torch.Tensor]]:
         train = self.task.train
@@ -227,15 +246,12 @@ class Training:
         )
         return iter(loader)
 
-    def _refuse_non_finite(
-        self, loss: float, update: int, rows: list[list[int]], losses: list[torch.Tensor]
-    ) -> NoReturn:
-        """Names the rows of the batches whose own loss is to blame, of whichever process."""
-        own = [row for batch, value in zip(rows, losses, strict=True) if not value.isfinite() for row in batch]
-        found = gather_object(own)
+    def _refuse_non_finite(self, what: str, update: int, batches: list[list[int]]) -> NoReturn:
+        """Names the rows of the batches that are to blame, of whichever process."""
+        found = gather_object([row for batch in batches for row in batch])
         shown = ", ".join(map(str, found[:50])) + (f", ... ({len(found)} in all)" if len(found) > 50 else "")
         raise NonFiniteLossError(
-            f"the loss is {loss} at update {update}, before the weights were changed by it; it came from "
+            f"{what} at update {update}, before the weights were changed by it; it came from "
             f"train rows {shown}. Checkpoints stand as they were: look at these rows, lower the learning rate, "
             f"or raise warmup_steps"
         )
@@ -268,7 +284,10 @@ class Training:
             is_best = progress.best_score is None or better
             if is_best:
                 progress.best_score, progress.best_loss, progress.best_update = score, row["loss"], progress.update
-            progress.evaluations_without_best = 0 if is_best else progress.evaluations_without_best + 1
+            if is_best:
+                progress.evaluations_without_best = 0
+            elif "averaged" not in extra:  # which is no step of the training that patience watches
+                progress.evaluations_without_best += 1
         row["best"] = is_best
         shown = ("loss", "perplexity", "bleu", "chrf", "exact", "cut_outputs")
         self._print(
@@ -303,7 +322,10 @@ class Training:
         assert checkpoint is not None  # RunFolder has refused otherwise
         before = load_checkpoint(checkpoint, self.accelerator, self.model, self.optimizer.optimizer)
         if before.processes != self.accelerator.num_processes:
-            self._print(f"Resuming with {self.accelerator.num_processes} processes instead of {before.processes}.")
+            self._print(
+                f"Resuming with {self.accelerator.num_processes} processes instead of {before.processes}: an update has "
+                f"{self.accelerator.num_processes * self.flags.accumulation_steps} batches, if accumulation_steps stays"
+            )
             before.batches = before.batches * before.processes // self.accelerator.num_processes
             before.processes = self.accelerator.num_processes
         self.progress = before
@@ -313,13 +335,15 @@ class Training:
     def _finish(self) -> None:
         """Average the last checkpoints if asked to, keep the best of all, score it on the test part."""
         run, progress, task = self.flags, self.progress, self.task
-        if run.average_last:
-            folders = complete_checkpoints(self.folder.checkpoints)[-run.average_last :]
+        folders = complete_checkpoints(self.folder.checkpoints)[-run.average_last :] if run.average_last else []
+        names = [folder.name for folder in folders]
+        if names and names != progress.averaged:  # a run that is over can be resumed
             own = {name: parameter.detach().clone() for name, parameter in self.plain.state_dict().items()}
             self.plain.load_state_dict(average_weights(folders), strict=False)
-            self._evaluate(averaged=[folder.name for folder in folders])
+            self._evaluate(averaged=names)
             self.plain.load_state_dict(own)
-            self._save()  # again, with the best score: that of the average, if so, is what a longer run must beat
+            progress.averaged = names
+            self._save()  # again: if the average was the best so far, a longer run has to beat it
         if task.test is not None:
             load_weights(self.plain, self.folder.path)  # the best
             with as_saved(self.plain):

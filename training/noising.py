@@ -19,13 +19,14 @@ import numpy as np
 class TextInfilling:
     """Replaces spans of tokens by one mask each, until `mask_share` of the tokens are gone.
 
-    Differs from fairseq's `DenoisingDataset` in three ways:
+    Differs from fairseq's `DenoisingDataset` in four ways:
     1. Spans never overlap, so exactly the wanted number of tokens is removed. There, spans start at random
        places and run into each other, and fewer tokens are removed than asked for.
     2. A wanted number with a fraction is rounded up or down at random in proportion, so that the share is
        right on average for short texts too. There it is rounded up: a text of one token is always masked.
-    3. No random tokens in place of masks, no whole words, no rotation, no permuted sentences (BART's own text
-       infilling has the first two switched off as well).
+    3. No random tokens in place of masks, no whole words, no rotation, no permuted sentences.
+    4. Of the empty spans, those are left out that would make the text longer than it was, so that what fits into a
+       model or a batch before fits after.
     As there, the last span drawn is cut to what is still wanted.
 
     Args:
@@ -58,7 +59,7 @@ class TextInfilling:
     def __call__(self, ids: Sequence[int], rng: np.random.Generator) -> list[int]:
         """The noised copy of `ids`; the same generator state gives the same noise.
 
-        Never empty unless `ids` is; may be longer than `ids` (empty spans insert masks). Takes linear time.
+        Never empty unless `ids` is, and never longer than `ids`. Takes linear time.
         """
         ids = [int(token) for token in ids]
         free = max(len(ids) - self.keep_last, 0)  # tokens that may be masked
@@ -68,6 +69,8 @@ class TextInfilling:
             return ids
 
         spans = self._span_lengths(masked, rng)
+        surplus = max(len(spans) - masked, 0)  # each span adds one mask, and all together take `masked` tokens
+        spans = np.delete(spans, np.flatnonzero(spans == 0)[:surplus])
         # Spans and kept tokens in random order: every way to place the spans is equally likely, none overlap.
         # Each slot holds the number of tokens it takes from the text; 1 for a kept token.
         slots = np.ones(len(spans) + free - masked, dtype=np.int64)

@@ -30,7 +30,8 @@ def cut_batches(lengths: np.ndarray, max_tokens: int, rng: np.random.Generator |
 
     Returns:
         Arrays of row indices; every row is in exactly one. Their number and their sizes depend on the lengths
-        alone, never on `rng`: only rows with the same length in every column change places.
+        alone, never on `rng`: only rows with the same length in every column change places. So a row whose lengths
+        no other has stands beside the same neighbours in every epoch.
 
     Raises:
         ValueError: a row alone exceeds the budget, or `lengths` is empty or misshapen.
@@ -38,8 +39,7 @@ def cut_batches(lengths: np.ndarray, max_tokens: int, rng: np.random.Generator |
     lengths = _as_matrix(lengths)
     _refuse_oversized(lengths, max_tokens)
     order = _sort_by_length(lengths, max_tokens, rng)
-    # Contiguous slices of the sorted matrix are read once per batch; sorting it first keeps those reads
-    # local.
+    # Contiguous slices of the sorted matrix are read once per batch; sorting it first keeps those reads local.
     ordered = lengths[order]
     cuts = _cut_points(ordered, max_tokens)
     batches = [order[first:last] for first, last in zip(cuts, cuts[1:], strict=False)]
@@ -97,11 +97,11 @@ class TokenBatches(torch.utils.data.Sampler):
         widths = np.maximum.reduceat(ordered, cuts[:-1], axis=0).sum(axis=1)
         self._padded_tokens = int((np.diff(cuts) * widths).sum())
 
-    def batches_in_epoch(self, epoch: int = 0) -> int:
-        """Number of batches of an epoch over all processes (the same for each epoch)."""
+    def batches_in_epoch(self) -> int:
+        """Number of batches of an epoch over all processes, the same for each epoch."""
         return self._num_batches
 
-    def padding_share(self, epoch: int = 0) -> float:
+    def padding_share(self) -> float:
         """Share of an epoch's tokens that are padding: 0 = none, 0.5 = half the work is wasted."""
         return 1 - int(self.lengths.sum()) / self._padded_tokens
 
@@ -176,7 +176,7 @@ def _refuse_oversized(lengths: np.ndarray, max_tokens: int) -> None:
     worst = int(totals.argmax())
     if totals[worst] > max_tokens:
         raise ValueError(
-            f"row {worst} alone has {' + '.join(map(str, lengths[worst]))} = {totals[worst]} tokens, "
+            f"row {worst + 1} alone has {' + '.join(map(str, lengths[worst]))} = {totals[worst]} tokens, "
             f"more than max_tokens = {max_tokens}: raise max_tokens, or lower the longest length that is kept"
         )
 

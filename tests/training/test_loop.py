@@ -93,6 +93,16 @@ def test_the_loss_that_is_logged_is_the_mean_over_the_tokens_of_the_update(train
     assert evaluations(run)[0]["train_loss"] == pytest.approx(expected, abs=2e-5)
 
 
+def test_units_are_dropped_while_it_trains_and_also_after_an_evaluation(training):
+    losses = {}
+    for dropout in (0.0, 0.5):
+        run = training(f"{dropout}", dropout=dropout, max_steps=3, eval_steps=1, learning_rate=1e-9)
+        run.run()  # the weights hardly change: what differs is what was dropped
+        losses[dropout] = [row["train_loss"] for row in evaluations(run)]
+    assert losses[0.0] == pytest.approx([losses[0.0][0]] * 3, abs=0.2)
+    assert all(abs(one - other) > 1e-4 for one, other in zip(losses[0.0], losses[0.5], strict=True)), losses
+
+
 def test_the_schedule_counts_updates_from_one_and_never_micro_batches(training):
     for name, flags, expected in (
         ("peak", {"learning_rate": 0.01}, [inverse_sqrt(update, 0.01, 2) for update in range(1, 5)]),
@@ -244,23 +254,20 @@ def test_another_number_of_processes_goes_on_with_the_same_rows(training, saved_
 
 
 def test_resuming_a_run_that_is_over_changes_nothing(training, toy):
-    flags = {
-        "max_steps": 4,
-        "eval_steps": 2,
-        "save_steps": 2,
-        "average_last": 2,
-        "test_file": [str(toy / "validation.jsonl")],
-    }
-    run = training("run", **flags)
+    flags = {"max_steps": 4, "eval_steps": 2, "save_steps": 2, "average_last": 2, "patience": 2}
+    flags |= {"test_file": [str(toy / "validation.jsonl")]}
+    run = scored(training, [10.0, 20.0, 40.0, 15.0], **flags)  # the average, with 40, is the best
     run.run()
-    before, files = evaluations(run), {path.name: path.read_bytes() for path in run.folder.path.glob("model*")}
-    again = training("run", resume=True, **flags)
+    files = {path.name: path.read_bytes() for path in run.folder.path.glob("*") if path.is_file()}
+    changing = {"metrics.jsonl", "training.yaml", "curves.png"}  # times, and the flag --resume
+    again = scored(training, [15.0], resume=True, **flags)
     again.run()
     key = lambda row: (row["split"], row["step"], "averaged" in row)  # noqa: E731
-    assert len(evaluations(again)) == len(before) == 4
-    for ours, theirs in zip(sorted(evaluations(again), key=key), sorted(before, key=key), strict=True):
-        assert {**ours, "best": None} == {**theirs, "best": None}
-    assert {path.name: path.read_bytes() for path in run.folder.path.glob("model*")} == files
+    assert len(evaluations(again)) == 4
+    assert sorted(evaluations(again), key=key) == sorted(evaluations(run), key=key)
+    assert {**vars(again.progress), "seconds": 0} == {**vars(run.progress), "seconds": 0}
+    for name, content in files.items():
+        assert name in changing or (run.folder.path / name).read_bytes() == content, name
 
 
 def test_a_full_disk_ends_the_run_with_the_earlier_checkpoint(training, monkeypatch):
@@ -313,6 +320,22 @@ def test_a_non_finite_loss_stops_before_the_update_and_names_step_and_rows(train
     newest = run.folder.newest_checkpoint()
     assert newest.name == "step-2"
     saved = weights(newest)
+    assert all(torch.equal(parameter, saved[name]) for name, parameter in run.plain.named_parameters() if name in saved)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update_too(training):
+    run = training(max_steps=8, save_steps=1, keep_checkpoints=0, validation_file=[])
+    calls = []
+
+    def spoil(gradient):
+        calls.append(gradient)
+        return gradient * float("inf") if len(calls) == 3 else gradient
+
+    run.plain.model.encoder.layers[0].feed_forward.fc1.weight.register_hook(spoil)
+    with pytest.raises(NonFiniteLossError, match="the norm of the gradient is (inf|nan) at update 3, before the weights"):
+        run.run()
+    saved = weights(run.folder.newest_checkpoint())
+    assert run.folder.newest_checkpoint().name == "step-2"
     assert all(torch.equal(parameter, saved[name]) for name, parameter in run.plain.named_parameters() if name in saved)
 
 

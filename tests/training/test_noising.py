@@ -32,12 +32,22 @@ def test_an_empty_span_inserts_a_mask() -> None:
     noise = GivenSpans([2, 0], mask_share=1.0)
     seen = {tuple(noise([10, 11, END], np.random.default_rng(seed))) for seed in range(20)}
     assert seen == {(MASK, MASK, END)}
-    noise = GivenSpans([1, 0], mask_share=0.5)
-    seen = {tuple(noise([10, 11, END], np.random.default_rng(seed))) for seed in range(200)}
-    # Two masks and one kept token in every order: 11 is kept if the span of length 1 lies before it, else 10.
+    noise = GivenSpans([2, 0], mask_share=2 / 3)
+    seen = {tuple(noise([10, 11, 12, END], np.random.default_rng(seed))) for seed in range(400)}
+    # Two masks and one kept token in every order: 12 is kept if the span of two tokens lies before it, else 10.
     assert seen == {
-        (MASK, MASK, 11, END), (MASK, 11, MASK, END), (MASK, 10, MASK, END), (10, MASK, MASK, END),
+        (MASK, MASK, 12, END), (MASK, 12, MASK, END), (MASK, 10, MASK, END), (10, MASK, MASK, END),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("poisson_lambda", [1.0, 3.0])
+def test_the_text_never_becomes_longer(poisson_lambda: float) -> None:
+    assert GivenSpans([1, 0, 0], mask_share=0.5)([10, 11, END], np.random.default_rng(0)).count(MASK) == 1
+    noise, rng = TextInfilling(MASK, mask_share=0.5, poisson_lambda=poisson_lambda), np.random.default_rng(4)
+    for length in (1, 2, 3, 8, 40):
+        for _ in range(200):
+            noised = noise([*range(100, 100 + length), END], rng)
+            assert len(noised) <= length + 1 and noised[-1] == END
 
 
 def test_places_of_the_spans_are_equally_likely() -> None:

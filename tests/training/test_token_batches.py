@@ -68,9 +68,9 @@ def test_the_second_length_falls_where_the_first_is_odd():
 
 
 def test_a_row_over_the_budget_is_named():
-    with pytest.raises(ValueError, match=r"row 2 alone has 30 \+ 21 = 51 tokens, more than max_tokens = 50"):
+    with pytest.raises(ValueError, match=r"row 3 alone has 30 \+ 21 = 51 tokens, more than max_tokens = 50"):
         cut_batches(np.array([[1, 1], [20, 30], [30, 21]]), 50, None)
-    with pytest.raises(ValueError, match="row 2 alone"):
+    with pytest.raises(ValueError, match="row 3 alone"):
         TokenBatches(np.array([[1, 1], [20, 30], [30, 21]]), 50, 1)
 
 
@@ -86,7 +86,7 @@ def test_same_seed_same_order_other_seed_or_epoch_other_order():
     assert take(TokenBatches(lengths, 300, 1), 40) == first
     assert take(TokenBatches(lengths, 300, 2), 40) != first
     batches = TokenBatches(lengths, 300, 1)
-    count = batches.batches_in_epoch(0)
+    count = batches.batches_in_epoch()
     epochs = [[[i for _, i in batch] for batch in take(batches, 2 * count)[half * count :][:count]] for half in (0, 1)]
     assert epochs[0] != epochs[1]
     # Not only the batches' order: rows of equal lengths change places too.
@@ -97,7 +97,7 @@ def test_same_seed_same_order_other_seed_or_epoch_other_order():
 def test_every_index_once_per_epoch_over_all_processes(processes):
     lengths = some_lengths()
     shards = [TokenBatches(lengths, 300, 5, process_index=p, num_processes=processes) for p in range(processes)]
-    epochs, count = 3, shards[0].batches_in_epoch(0)
+    epochs, count = 3, shards[0].batches_in_epoch()
     rounds = -(-epochs * count // processes)
     # Reading round by round over the processes gives the one global sequence back, whatever their number.
     taken = [take(shard, rounds) for shard in shards]
@@ -134,9 +134,9 @@ def test_padding_share_and_batches_in_epoch_are_those_of_the_batches():
     batches = TokenBatches(lengths, 300, 5)
     for epoch in (0, 4):
         cut = batches.epoch_batches(epoch)
-        assert batches.batches_in_epoch(epoch) == len(cut)
+        assert batches.batches_in_epoch() == len(cut)
         padded = sum(padded_tokens(lengths, batch) for batch in cut)
-        assert batches.padding_share(epoch) == pytest.approx(1 - lengths.sum() / padded)
+        assert batches.padding_share() == pytest.approx(1 - lengths.sum() / padded)
     # 2 + 4 and 4 + 4 tokens in one batch of 2 x 8: 2 of 16 are padding.
     assert TokenBatches(np.array([[2, 4], [4, 4]]), 16, 0).padding_share() == 0.125
 
