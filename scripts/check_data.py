@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 
 import vanilla_transformer.tokenization  # noqa: F401  (registers our tokenizer with AutoTokenizer)
 from vanilla_transformer.scripts.command_line import command, parse_arguments
-from vanilla_transformer.training.corpus import load_pairs
+from vanilla_transformer.training.corpus import has_part, load_pairs
 from vanilla_transformer.training.data_check import FAULTS, NOTES, Finding, check_parts
 
 SHOWN_ROWS = 10
@@ -35,6 +35,11 @@ class DataFiles:
     )
     validation_file: list[str] = field(default_factory=list, metadata={"help": "the same for validation"})
     test_file: list[str] = field(default_factory=list, metadata={"help": "the same for testing"})
+    dataset_name: str | None = field(
+        default=None,
+        metadata={"help": "a data set of the Hub, or a folder: its splits stand in for files that are not given"},
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "its configuration, for example de-en"})
 
 
 @dataclass
@@ -57,13 +62,18 @@ def main(argv: list[str] | None = None) -> int:
         "check-data", "Looks at a parallel corpus before any training.", DataFiles, Checks, argv=argv
     )
     given = {"train": files.train_file, "validation": files.validation_file, "test": files.test_file}
-    given = {part: names for part, names in given.items() if names}
-    if not given:
-        raise ValueError("nothing to check: give --train-file, --validation-file or --test-file")
+    hub = {"dataset_name": files.dataset_name, "dataset_config": files.dataset_config}
+    sources = {part: {"files": names} for part, names in given.items() if names}
+    if files.dataset_name is not None:
+        others = [part for part in given if part not in sources and has_part(*hub.values(), part)]
+        sources |= {part: {"files": None, "split": part, **hub} for part in others}
+    if not sources:
+        raise ValueError("nothing to check: give --train-file, --validation-file, --test-file or --dataset-name")
     if checks.tokenizer is None and (checks.max_source_length or checks.max_target_length):
         raise ValueError("--max-source-length and --max-target-length count tokens: give --tokenizer too")
     tokenizer = None if checks.tokenizer is None else AutoTokenizer.from_pretrained(checks.tokenizer)
-    parts = {part: load_pairs(names, files.source_lang, files.target_lang) for part, names in given.items()}
+    languages = {"source_lang": files.source_lang, "target_lang": files.target_lang}
+    parts = {part: load_pairs(**sources[part], **languages) for part in given if part in sources}
     findings = check_parts(parts, tokenizer, checks.max_source_length, checks.max_target_length)
     clean = not any(finding.is_fault for finding in findings)
     if checks.json:

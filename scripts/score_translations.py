@@ -50,8 +50,12 @@ class LanguagePair(Decoding):
 @dataclass
 class Test:
     test_file: list[str] = field(
-        metadata={"help": "pairs: JSON Lines, CSV or Parquet, or two plain text files as SOURCE,TARGET"}
+        default_factory=list,
+        metadata={"help": "pairs: JSON Lines, CSV or Parquet, or two plain text files as SOURCE,TARGET"},
     )
+    dataset_name: str | None = field(default=None, metadata={"help": "or a data set of the Hub, or a folder"})
+    dataset_config: str | None = field(default=None, metadata={"help": "its configuration, for example de-en"})
+    dataset_split: str = field(default="test", metadata={"help": "its part to score"})
     hypotheses: str | None = field(default=None, metadata={"help": "score these lines (a file, or -) and use no model"})
     force: bool = field(
         default=False, metadata={"help": "what the model gives to the references: log-probabilities, perplexity"}
@@ -83,7 +87,16 @@ def main(argv: list[str] | None = None) -> int:
     if not sys.stderr.isatty():
         disable_progress_bars()  # the reading of the test file; like all others they are for people
     metrics = {"bleu": Bleu(test.tokenize, test.lowercase), "chrf": ChrF(lowercase=test.lowercase)}
-    pairs = load_pairs(test.test_file, decoding.source_lang, decoding.target_lang)
+    if not test.test_file and test.dataset_name is None:
+        raise ValueError("give --test-file or --dataset-name: the pairs to score")
+    pairs = load_pairs(
+        test.test_file or None,
+        decoding.source_lang,
+        decoding.target_lang,
+        dataset_name=test.dataset_name,
+        dataset_config=test.dataset_config,
+        split=test.dataset_split,
+    )
     sources, references = list(pairs["source"]), list(pairs["target"])
 
     result: dict[str, Any] = {"sentences": len(references)}

@@ -2,7 +2,8 @@
 
     vanilla-transformer train-tokenizer --train-file train.jsonl.gz --vocab-size 10000 --output-dir tokenizer
 
-The files are streamed: JSON Lines, JSON, CSV, Parquet or plain text, also .gz, and "train.en,train.de".
+The text is streamed: JSON Lines, JSON, CSV, Parquet or plain text, also .gz, and "train.en,train.de"; or a data set of
+the Hub (--dataset-name).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,11 +28,15 @@ SAMPLE = 10_000  # texts on which the result is tried
 
 @dataclass
 class Vocabulary:
-    train_file: list[str] = field(
-        metadata={"help": "files of text, of all languages that the vocabulary is for", "nargs": "+"}
-    )
     vocab_size: int = field(metadata={"help": "tokens in all: special ones, 256 bytes, and learned pieces"})
     output_dir: str = field(metadata={"help": "folder for the tokenizer"})
+    train_file: list[str] = field(
+        default_factory=list, metadata={"help": "files of text, of all languages that the vocabulary is for"}
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "or the split train of a data set of the Hub, or of a folder"}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "its configuration, for example de-en"})
     text_fields: list[str] = field(
         default_factory=list,
         metadata={"help": "fields to read of each row; if not set: text, or all of translation, or source and target"},
@@ -52,10 +58,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     output = Path(flags.output_dir)
     _refuse_foreign_folder(output)
+    if bool(flags.train_file) == bool(flags.dataset_name):
+        raise ValueError("give --train-file or --dataset-name, one of them: the text to learn the vocabulary from")
     started = time.perf_counter()
-    texts = iterate_texts(flags.train_file, fields=flags.text_fields)
     tokenizer = learn_vocabulary(
-        tqdm(texts, desc="Reading", unit=" texts", unit_scale=True, disable=None),
+        tqdm(_texts(flags), desc="Reading", unit=" texts", unit_scale=True, disable=None),
         flags.vocab_size,
         languages=flags.languages,
         extra_tokens=flags.extra_tokens,
@@ -63,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         split_digits=flags.split_digits,
     )
     seconds = time.perf_counter() - started
-    sample = list(itertools.islice(iterate_texts(flags.train_file, fields=flags.text_fields), SAMPLE))
+    sample = list(itertools.islice(_texts(flags), SAMPLE))
     tokens_per_word = _try_out(tokenizer, sample)
     if _is_the_same(output, tokenizer):
         saved = "was there already"
@@ -74,6 +81,15 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{tokens_per_word:.2f} tokens per word; the first {len(sample):,} texts come back exactly")
     print(f"{output}: {saved}")
     return 0
+
+
+def _texts(flags: Vocabulary) -> Iterator[str]:
+    return iterate_texts(
+        flags.train_file,
+        fields=flags.text_fields,
+        dataset_name=flags.dataset_name,
+        dataset_config=flags.dataset_config,
+    )
 
 
 def _refuse_foreign_folder(output: Path) -> None:

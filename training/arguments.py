@@ -64,7 +64,8 @@ class DataArguments:
         default_factory=list, metadata={"help": "scored once, at the end, with the best model"}
     )
     dataset_name: str | None = _flag(
-        "a data set of the Hub (or a folder) instead of files; its splits train, validation, test"
+        "a data set of the Hub, or a folder, instead of --train-file; its splits validation and test, where it has them, "
+        "stand in for files that are not given"
     )
     dataset_config: str | None = _flag("its configuration, for example de-en")
     streaming: bool = _flag("read the training data once, as a stream, and store only their token ids", False)
@@ -72,13 +73,15 @@ class DataArguments:
     target_lang: str | None = _flag("name of the target language in the data, for example de")
     target_tag: bool = _flag("put the target language's tag (>>de<<) before each source text", False)
     max_source_length: int | None = _flag(
-        "longer sources, in tokens, are left out and counted; the model's limit if not given"
+        "longer sources, in tokens, are left out and counted; if not given: the model's limit, or half of max_tokens"
     )
     max_target_length: int | None = _flag(
-        "longer targets, in tokens, are left out and counted; the model's limit if not given"
+        "longer targets, in tokens, are left out and counted; if not given: the model's limit, or half of max_tokens"
     )
 
     def __post_init__(self):
+        if self.train_file and self.dataset_name is not None:
+            raise ValueError(f"train_file and dataset_name={self.dataset_name} both say what to train on: give one of them")
         for name in ("max_source_length", "max_target_length"):
             value = getattr(self, name)
             if value is not None and value < 1:

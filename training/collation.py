@@ -12,7 +12,6 @@ import torch
 from vanilla_transformer.modeling.loss import IGNORED
 
 
-
 @dataclass
 class PairCollator:
     """Pads source and target on the right and makes the decoder's input from the labels.

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from datasets import Dataset, Features, IterableDataset, Value, load_dataset
+from datasets import Dataset, Features, IterableDataset, Value, get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from vanilla_transformer.training.corpus_files import (
@@ -39,6 +39,7 @@ __all__ = [
     "DroppedRows",
     "encode_pairs",
     "encode_texts",
+    "has_part",
     "iterate_texts",
     "load_pairs",
     "load_texts",
@@ -109,12 +110,32 @@ def load_texts(
     return _from_files(_generate_texts, {"files": _file_list(files), "fields": tuple(fields)}, features, streaming)
 
 
-def iterate_texts(files: Sequence[str], *, fields: Sequence[str] = ()) -> Iterator[str]:
-    """Every text of any number of files in any format of `load_texts`, in constant memory and without a cache
-    (for `learn_vocabulary`).
+def iterate_texts(
+    files: Sequence[str] | None,
+    *,
+    fields: Sequence[str] = (),
+    dataset_name: str | None = None,
+    dataset_config: str | None = None,
+) -> Iterator[str]:
+    """Every text of any number of files in any format of `load_texts`, or of the training part of a data set, in
+    constant memory and without a cache (for `learn_vocabulary`).
     """
-    for row in _generate_texts(_file_list(files), tuple(fields)):
+    if dataset_name is not None:
+        rows: Iterable[Any] = load_texts(
+            files, fields=fields, dataset_name=dataset_name, dataset_config=dataset_config, streaming=True
+        )
+    else:
+        rows = _generate_texts(_file_list(files), tuple(fields))
+    for row in rows:
         yield row["text"]
+
+
+def has_part(dataset_name: str, dataset_config: str | None, part: str) -> bool:
+    """Whether a data set on the Hub, or a folder, has a part (a split) of that name. CorpusError if it has none at all."""
+    try:
+        return part in get_dataset_split_names(dataset_name, dataset_config)
+    except (ValueError, OSError, DatasetGenerationError) as error:
+        raise _cannot_load(error, f"data set {dataset_name!r}, configuration {dataset_config!r}") from None
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -266,12 +287,16 @@ def _load_hub(files: Sequence[str] | None, name: str, config: str | None, split:
     try:
         data = load_dataset(name, config, split=split, streaming=streaming)
     except (ValueError, OSError, DatasetGenerationError) as error:
-        # An unknown name, configuration or split, no network, or files that cannot be read.
-        reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-        raise CorpusError(f"data set {name!r}, configuration {config!r}, split {split!r}: {reason}") from None
+        raise _cannot_load(error, f"data set {name!r}, configuration {config!r}, split {split!r}") from None
     if isinstance(data, Dataset) and not len(data):
         raise CorpusError(f"data set {name!r}, split {split!r}: the corpus is empty (no rows)")
     return data
+
+
+def _cannot_load(error: Exception, what: str) -> CorpusError:
+    # An unknown name, configuration or split, no network, or files that cannot be read.
+    reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+    return CorpusError(f"{what}: {reason}")
 
 
 def _pairs_from_hub(data: Any, name: str, source_lang: str, target_lang: str) -> Any:

@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.collation import PairCollator
-from vanilla_transformer.training.corpus import CorpusError, encode_texts, load_texts, pair_lengths
+from vanilla_transformer.training.corpus import CorpusError, encode_texts, has_part, load_texts, pair_lengths
 from vanilla_transformer.training.noising import TextInfilling
-from vanilla_transformer.training.task import Corpus, Task
+from vanilla_transformer.training.task import Corpus, Task, length_limits
 from vanilla_transformer.training.token_batches import Examples
 
 
@@ -27,8 +27,7 @@ class DenoisingTask(Task):
         infilling: TextInfilling,
     ):
         self.data, self.tokenizer, self.run, self.infilling = data, tokenizer, run, infilling
-        limit = model.config.max_position_embeddings
-        self.limit = min(data.max_source_length or limit, limit, run.max_tokens // 2)
+        self.limit = length_limits(data, run, model)[0]
         train = self._load(data.train_file, "train")
         self.validation = self._load(data.validation_file, "validation")
         self.test = self._load(data.test_file, "test")
@@ -38,8 +37,10 @@ class DenoisingTask(Task):
         self.collator = PairCollator(model.config.pad_token_id, model.config.decoder_start_token_id)
 
     def _load(self, files: list[str], split: str) -> Corpus | None:
-        if not files and (self.data.dataset_name is None or split != "train"):
-            return None
+        if not files:
+            name = self.data.dataset_name
+            if name is None or (split != "train" and not has_part(name, self.data.dataset_config, split)):
+                return None
         texts = load_texts(
             files or None,
             dataset_name=None if files else self.data.dataset_name,

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from vanilla_transformer.modeling.loss import IGNORED
 from vanilla_transformer.training.arguments import RunArguments
 from vanilla_transformer.training.checkpoints import (
     Progress,
@@ -35,7 +36,6 @@ from vanilla_transformer.training.checkpoints import (
     load_weights,
     save_checkpoint,
 )
-from vanilla_transformer.modeling.loss import IGNORED
 from vanilla_transformer.training.evaluation import as_saved, negative_log_likelihood
 from vanilla_transformer.training.run_folder import RunFolder
 from vanilla_transformer.training.schedules import learning_rate

@@ -10,6 +10,7 @@ import numpy as np
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.encoding import DroppedRows
 from vanilla_transformer.training.token_batches import Examples
 
@@ -28,6 +29,24 @@ class Corpus:
     def row(self, index: int) -> int:
         """The row of the user's corpus, counted from 1, that an example was made of."""
         return int(self.dropped.kept_rows[index]) if len(self.dropped.kept_rows) else index + 1
+
+
+def length_limits(data: DataArguments, run: RunArguments, model: PreTrainedModel) -> tuple[int, int]:
+    """The longest source and the longest target to keep, in tokens: what fits into the model, and as a pair into a batch.
+
+    Raises:
+        ValueError: more is asked for.
+    """
+    positions = model.config.max_position_embeddings
+    most = min(positions, run.max_tokens // 2)
+    for name in ("max_source_length", "max_target_length"):
+        wanted = getattr(data, name)
+        if wanted is not None and wanted > most:
+            raise ValueError(
+                f"{name}={wanted} is more than {most}, the less of max_position_embeddings={positions} and half of "
+                f"max_tokens={run.max_tokens}; raise these, or lower it"
+            )
+    return data.max_source_length or most, data.max_target_length or most
 
 
 class Task:

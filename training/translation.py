@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from vanilla_transformer.modeling import Translator
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.collation import PairCollator
-from vanilla_transformer.training.corpus import CorpusError, encode_pairs, load_pairs, pair_lengths
+from vanilla_transformer.training.corpus import CorpusError, encode_pairs, has_part, load_pairs, pair_lengths
 from vanilla_transformer.training.metrics import Bleu, ChrF
-from vanilla_transformer.training.task import Corpus, Task
+from vanilla_transformer.training.task import Corpus, Task, length_limits
 from vanilla_transformer.training.token_batches import Examples
 
 
@@ -33,12 +33,7 @@ class TranslationTask(Task):
         if data.source_lang is None or data.target_lang is None:
             raise CorpusError("give --source-lang and --target-lang, as the data name the languages, e.g. en and de")
         self.data, self.tokenizer, self.run = data, tokenizer, run
-        limit = model.config.max_position_embeddings
-        # A pair must fit into one batch, whatever else is in it.
-        self.limits = (
-            min(data.max_source_length or limit, limit, run.max_tokens // 2),
-            min(data.max_target_length or limit, limit, run.max_tokens // 2),
-        )
+        self.limits = length_limits(data, run, model)
         self.prefix = f"{tokenizer.language_tag(data.target_lang)} " if data.target_tag else ""
         train = self._load(data.train_file, "train")
         self.validation = self._load(data.validation_file, "validation")
@@ -50,8 +45,10 @@ class TranslationTask(Task):
 
     def _load(self, files: list[str], split: str) -> Corpus | None:
         assert self.data.source_lang is not None and self.data.target_lang is not None
-        if not files and (self.data.dataset_name is None or (split == "test")):
-            return None
+        if not files:
+            name = self.data.dataset_name
+            if name is None or (split != "train" and not has_part(name, self.data.dataset_config, split)):
+                return None
         pairs = load_pairs(
             files or None,
             self.data.source_lang,

@@ -35,11 +35,31 @@ def test_the_tag_of_the_target_language_stands_before_each_source(training):
 
 
 def test_a_pair_must_fit_into_the_model_and_into_a_batch(training):
-    task = training("a", TranslationTask, max_source_length=50, max_target_length=9, max_tokens=40).task
+    task = training("a", TranslationTask, max_target_length=9, max_tokens=40).task
     assert task.limits == (20, 9)
     assert task.train.lengths[:, 0].max() <= 20 and task.train.lengths[:, 1].max() <= 9
     assert task.train.dropped.over_long > 0
     assert training("b", TranslationTask, max_tokens=4096).task.limits == (64, 64)  # max_position_embeddings
+    with pytest.raises(ValueError, match="max_source_length=21 is more than 20, the less of max_position_embeddings=64"):
+        training("c", TranslationTask, max_source_length=21, max_tokens=40)
+
+
+def test_a_data_set_brings_the_parts_it_has(training, tmp_path, toy):
+    data = tmp_path / "data"
+    data.mkdir()
+    named = {"train_file": [], "validation_file": [], "dataset_name": str(data)}
+    (data / "train.jsonl").write_text((toy / "train.jsonl").read_text())
+    task = training("a", TranslationTask, **named).task
+    assert len(task.train.lengths) == 40 and task.validation is None and task.test is None
+    write(data / "test.jsonl", [("a cat", "eine Katze")] * 2)
+    write(data / "validation.jsonl", [("a dog", "ein Hund")] * 3)
+    task = training("b", TranslationTask, **named).task
+    assert len(task.validation.lengths) == 3 and len(task.test.lengths) == 2
+    own = [str(toy / "validation.jsonl")]
+    task = training("c", TranslationTask, **named | {"validation_file": own}).task
+    assert len(task.train.lengths) == 40 and len(task.validation.lengths) == 6
+    with pytest.raises(ValueError, match="train_file and dataset_name=.* both say what to train on"):
+        training("d", TranslationTask, **named | {"train_file": own})
 
 
 class Echo:
