@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     hub = {"dataset_name": files.dataset_name, "dataset_config": files.dataset_config}
     sources = {part: {"files": names} for part, names in given.items() if names}
     if files.dataset_name is not None:
-        others = [part for part in given if part not in sources and has_part(*hub.values(), part)]
+        others = [part for part in given if part not in sources and has_part(files.dataset_name, files.dataset_config, part)]
         sources |= {part: {"files": None, "split": part, **hub} for part in others}
     if not sources:
         raise ValueError("nothing to check: give --train-file, --validation-file, --test-file or --dataset-name")

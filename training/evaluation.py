@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -38,6 +39,7 @@ def negative_log_likelihood(
 
     Every process must call it; each takes its share of the batches of at most `max_tokens`.
     """
+    output_layer: Any = model.get_output_embeddings()
     nll = tokens = 0.0  # Python's floats: some devices have no float64
     parts = cut_batches(corpus.lengths, max_tokens, None)
     for part in parts[accelerator.process_index :: accelerator.num_processes]:
@@ -46,7 +48,7 @@ def negative_log_likelihood(
         labels = batch.pop("labels")
         hidden = model.base_model(**batch).last_hidden_state
         # Without smoothing, and without ever holding the logits, which would take more memory than training does.
-        nll += linear_smoothed_cross_entropy(hidden, model.get_output_embeddings(), labels, epsilon=0.0).item()
+        nll += linear_smoothed_cross_entropy(hidden, output_layer, labels, epsilon=0.0).item()
         tokens += (labels != IGNORED).sum().item()
     shares = gather_object([(nll, tokens)])
     nll, tokens = (math.fsum(column) for column in zip(*shares, strict=True))
