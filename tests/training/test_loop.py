@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -537,6 +538,13 @@ def test_a_tracker_that_is_not_there_is_refused_and_not_left_out(training, monke
     monkeypatch.setattr(loop, "get_available_trackers", lambda: ["wandb"])
     with pytest.raises(ValueError, match="track_with=tensorboard: no such tracker is installed; there are: wandb"):
         training(track_with=["tensorboard"])
+
+
+def test_machines_that_share_no_disk_are_told_so(training, monkeypatch, tmp_path):
+    # As on the second machine, where another process makes the folder.
+    monkeypatch.setattr(loop, "RunFolder", lambda path, *_, **__: SimpleNamespace(path=Path(path)))
+    with pytest.raises(ValueError, match="output_dir .*elsewhere: this machine does not see the folder"):
+        training("elsewhere")
 
 
 def test_the_launcher_decides_about_processes_and_the_flags_about_precision(fresh_accelerator, tmp_path):
