@@ -284,7 +284,6 @@ class Training:
             is_best = progress.best_score is None or better
             if is_best:
                 progress.best_score, progress.best_loss, progress.best_update = score, row["loss"], progress.update
-            if is_best:
                 progress.evaluations_without_best = 0
             elif "averaged" not in extra:  # which is no step of the training that patience watches
                 progress.evaluations_without_best += 1
@@ -323,8 +322,8 @@ class Training:
         before = load_checkpoint(checkpoint, self.accelerator, self.model, self.optimizer.optimizer)
         if before.processes != self.accelerator.num_processes:
             self._print(
-                f"Resuming with {self.accelerator.num_processes} processes instead of {before.processes}: an update has "
-                f"{self.accelerator.num_processes * self.flags.accumulation_steps} batches, if accumulation_steps stays"
+                f"Resuming with {self.accelerator.num_processes} processes instead of {before.processes}: an update now has "
+                f"{self.accelerator.num_processes * self.flags.accumulation_steps} batches."
             )
             before.batches = before.batches * before.processes // self.accelerator.num_processes
             before.processes = self.accelerator.num_processes
