@@ -19,24 +19,12 @@ from vanilla_transformer.scripts import average_checkpoints, finetune
 from vanilla_transformer.tokenization import learn_vocabulary
 from vanilla_transformer.training.loop import Training
 
-SIZES = [
-    "--d-model",
-    "16",
-    "--encoder-layers",
-    "1",
-    "--decoder-layers",
-    "1",
-    "--num-attention-heads",
-    "2",
-    "--d-ff",
-    "32",
-]
 SHORT = ["--max-steps", "2", "--max-tokens", "128", "--eval-steps", "9", "--save-steps", "0", "--best-metric", "loss"]
 Flags = Callable[..., list[str]]
 
 
 @pytest.fixture
-def flags(toy: Path, tmp_path: Path, fresh_accelerator: Callable[[], None]) -> Flags:
+def flags(toy: Path, tiny_sizes: list[str], tmp_path: Path, fresh_accelerator: Callable[[], None]) -> Flags:
     """A whole command line; `flags(seed=2, preset=None)` changes, adds and leaves out."""
 
     def line(**changes: object) -> list[str]:
@@ -48,7 +36,7 @@ def flags(toy: Path, tmp_path: Path, fresh_accelerator: Callable[[], None]) -> F
             "source_lang": "en",
             "target_lang": "de",
             "output_dir": tmp_path / "run",
-            "sizes": SIZES,
+            "sizes": tiny_sizes,
             "short": SHORT,
             **changes,
         }
@@ -66,10 +54,11 @@ def flags(toy: Path, tmp_path: Path, fresh_accelerator: Callable[[], None]) -> F
 
 
 @pytest.fixture(scope="module")
-def trained(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(toy: Path, tiny_sizes: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
     data = ["--train-file", f"{toy}/train.jsonl", "--source-lang", "en", "--target-lang", "de"]
-    assert finetune.main([*SIZES, *SHORT, *data, "--tokenizer", f"{toy}/tokenizer", "--output-dir", str(folder)]) == 0
+    folders = ["--tokenizer", f"{toy}/tokenizer", "--output-dir", str(folder)]
+    assert finetune.main([*tiny_sizes, *SHORT, *data, *folders]) == 0
     return folder
 
 
@@ -173,9 +162,9 @@ def test_a_run_goes_on_from_a_pretrained_model(flags: Flags, trained, tmp_path):
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
 
 
-def test_a_recipe_is_overridden_by_flags(flags: Flags, tmp_path):
+def test_a_recipe_is_overridden_by_flags(flags: Flags, tiny_sizes, tmp_path):
     (tmp_path / "recipe.yaml").write_text("max_steps: 1\nd_model: 8\nseed: 3\n", encoding="utf-8")
-    sizes = ["--config", str(tmp_path / "recipe.yaml"), *SIZES[2:]]
+    sizes = ["--config", str(tmp_path / "recipe.yaml"), *tiny_sizes[2:]]
     assert finetune.main(flags(sizes=sizes, short=["--seed", "4", "--max-tokens", "128"])) == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["d_model"] == 8
     assert "seed: 4" in (tmp_path / "run" / "training.yaml").read_text()

@@ -11,27 +11,14 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
 from vanilla_transformer.scripts import finetune, pretrain
 
-SIZES = [
-    "--d-model",
-    "16",
-    "--encoder-layers",
-    "1",
-    "--decoder-layers",
-    "1",
-    "--num-attention-heads",
-    "2",
-    "--d-ff",
-    "32",
-]
-
 
 @pytest.fixture
-def line(toy: Path, tmp_path: Path, fresh_accelerator: Callable[[], None]) -> Callable[..., list[str]]:
+def line(toy: Path, tiny_sizes: list[str], tmp_path: Path, fresh_accelerator: Callable[[], None]) -> Callable[..., list[str]]:
     def make(folder: str, *more: str) -> list[str]:
         fresh_accelerator()
         files = ["--train-file", str(toy / "text.txt"), "--tokenizer", str(toy / "tokenizer")]
         steps = ["--max-tokens", "200", "--max-steps", "2", "--save-steps", "0", "--learning-rate", "3e-3"]
-        return [*SIZES, *files, *steps, "--output-dir", str(tmp_path / folder), *more]
+        return [*tiny_sizes, *files, *steps, "--output-dir", str(tmp_path / folder), *more]
 
     return make
 
