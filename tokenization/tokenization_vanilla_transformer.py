@@ -54,7 +54,7 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
     `</s>`.
 
     **Special tokens in a text are text.** `"</s>"` typed by a user is four characters, and comes back as
-    such. Language tags (`>>de<<`) and extra tokens are one token each wherever they stand in a text, and what
+    such, unless the tokenizer is loaded with `split_special_tokens=False`, the other tokenizers' default. Language tags (`>>de<<`) and extra tokens are one token each wherever they stand in a text, and what
     surrounds them keeps its spaces (`">>de<< Hello"` is the tag and the piece ` Hello`). They are content:
     `skip_special_tokens=True` leaves them in. (Who reads tokenizer.json with the bare `tokenizers` library
     must set `encode_special_tokens = True` by hand.)
@@ -128,6 +128,11 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
         # Tokens that come later (tokenizer.add_tokens) need what learn_vocabulary does for extra tokens, or
         # spaces get lost. The normaliser goes first: the backend normalises a token when it is added.
         later = [] if special_tokens else [str(t) for t in new_tokens if not getattr(t, "special", False)]
+        if special_tokens and self.split_special_tokens and any(str(t) not in self.get_vocab() for t in new_tokens):
+            logger.warning(
+                "Special tokens that stand in a text are text to this tokenizer, also those added now. To have them "
+                "recognised, load it with split_special_tokens=False, or add them as ordinary tokens."
+            )
         if later:
             known = [token.content for token in self.added_tokens_decoder.values() if not token.special]
             self.backend_tokenizer.normalizer = space_in_front(known + [t for t in later if t not in known])
