@@ -3,6 +3,10 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+# Of the names and the meaning of what a checkpoint holds. Raised when an older version of this code could no longer load
+# it rightly; tests/modeling/checkpoints/ keeps one of each.
+FORMAT_VERSION = 1
+
 # Table 3 of the paper, row by row: what differs from the base model. Rows C4 and C5 keep 8 heads, so their heads
 # have 32 and 128 dimensions; rows B change d_k alone, d_v stays 64.
 PAPER_ROWS: dict[str, dict] = {
@@ -88,6 +92,9 @@ class VanillaTransformerConfig(PreTrainedConfig):
         tokenizer_fingerprint (`str`, *optional*): of the vocabulary the model was trained with; a tokenizer with
             another one is refused when a model is loaded for use.
 
+    Files:
+        format_version (`int`): of the checkpoint; one that is newer than this code is refused.
+
     Raises:
         ValueError: a number out of range, or sizes that do not fit together; the message names the field, the
             value, the limit and the way out.
@@ -103,6 +110,8 @@ class VanillaTransformerConfig(PreTrainedConfig):
 
     model_type = "vanilla_transformer"
     keys_to_ignore_at_inference = ["past_key_values"]
+    # The plan itself stands with the classes of both stacks: here it would be applied to each of them once more.
+    base_model_tp_plan = {}
     # The names under which transformers' caches and tools ask for the same numbers.
     attribute_map = {
         "hidden_size": "d_model",
@@ -145,6 +154,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 2
     decoder_start_token_id: int | None = 1
     tokenizer_fingerprint: str | None = None
+    format_version: int = FORMAT_VERSION
 
     use_cache: bool = True
     is_encoder_decoder: bool = True
@@ -153,6 +163,13 @@ class VanillaTransformerConfig(PreTrainedConfig):
         # A size may come under another of its names (`hidden_size`); it has to be in place before sizes are compared.
         for name in self.attribute_map.keys() & kwargs.keys():
             setattr(self, name, kwargs.pop(name))
+        _require(
+            self.format_version <= FORMAT_VERSION,
+            "format_version",
+            self.format_version,
+            f"is newer than what this version of vanilla-transformer reads ({FORMAT_VERSION}); upgrade it, or load the "
+            "model with trust_remote_code=True where vanilla-transformer is not installed",
+        )
         for name in (
             "vocab_size",
             "d_model",

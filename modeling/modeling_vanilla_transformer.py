@@ -9,6 +9,8 @@ Read in this order: masks.py, positions.py, attention.py, feed_forward.py, layer
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportOptionalOperand=false
 
 import math
+from copy import deepcopy
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -20,7 +22,7 @@ from transformers.modeling_outputs import (
     Seq2SeqLMOutput,
     Seq2SeqModelOutput,
 )
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import TransformersKwargs, can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import MultiHeadAttention
@@ -30,6 +32,7 @@ from .dropout import dropout
 from .layers import DecoderLayer, EncoderLayer
 from .loss import IGNORED, label_smoothed_cross_entropy, linear_smoothed_cross_entropy
 from .masks import source_mask, target_mask
+from .pipeline_vanilla_transformer import CUSTOM_PIPELINES
 from .positions import LearnedPositions, SinusoidalPositions, position_ids_from_mask, sinusoid_table
 
 # Which class of this file each Auto class shall load in an interpreter without our package. `save_pretrained` by
@@ -39,6 +42,16 @@ AUTO_MAP = {
     "AutoModel": "modeling_vanilla_transformer.VanillaTransformerModel",
     "AutoModelForSeq2SeqLM": "modeling_vanilla_transformer.VanillaTransformerForConditionalGeneration",
 }
+
+
+# Tensor parallelism: heads and inner units apart on several devices, summed at the end of each sub-layer.
+ATTENTION_PLAN = {"q_proj": "colwise", "k_proj": "colwise", "v_proj": "colwise", "out_proj": "rowwise"}
+FEED_FORWARD_PLAN = {"fc1": "colwise", "fc2": "rowwise"}
+
+
+def layer_plan(**sublayers: dict[str, str]) -> dict[str, str]:
+    """`_tp_plan` of a stack: {the name of each linear layer: how transformers may split it over devices}."""
+    return {f"layers.*.{name}.{linear}": how for name, plan in sublayers.items() for linear, how in plan.items()}
 
 
 class VanillaTransformerPreTrainedModel(PreTrainedModel):
@@ -101,6 +114,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, *args, **kwargs):
         """As in transformers; the folder then loads with `trust_remote_code=True` where our package is absent."""
         self.config.auto_map = dict(AUTO_MAP)
+        self.config.custom_pipelines = deepcopy(CUSTOM_PIPELINES) if self.can_generate() else {}
         super().save_pretrained(*args, **kwargs)
 
     @property
@@ -164,6 +178,8 @@ class Stack(VanillaTransformerPreTrainedModel):
 class VanillaTransformerEncoder(Stack):
     """A stack of `encoder_layers` layers, each of which sees the whole source."""
 
+    _tp_plan = layer_plan(self_attn=ATTENTION_PLAN, feed_forward=FEED_FORWARD_PLAN)
+
     _can_record_outputs = {
         "hidden_states": EncoderLayer,
         "attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="self_attn"),
@@ -186,7 +202,7 @@ class VanillaTransformerEncoder(Stack):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """(B, S) token ids with (B, S) 1 for tokens, 0 for padding -> last_hidden_state (B, S, D)."""
         hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids)
@@ -198,6 +214,8 @@ class VanillaTransformerEncoder(Stack):
 
 class VanillaTransformerDecoder(Stack):
     """A stack of `decoder_layers` layers, each of which sees the target up to here, and the whole source."""
+
+    _tp_plan = layer_plan(self_attn=ATTENTION_PLAN, cross_attn=ATTENTION_PLAN, feed_forward=FEED_FORWARD_PLAN)
 
     _can_record_outputs = {
         "hidden_states": DecoderLayer,
@@ -225,7 +243,7 @@ class VanillaTransformerDecoder(Stack):
         inputs_embeds: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """(B, T) ids of the target so far and (B, S, D) of the encoder -> last_hidden_state (B, T, D).
 
@@ -283,7 +301,7 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         decoder_position_ids: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqModelOutput:
         """(B, S) source and (B, T) target so far -> last_hidden_state (B, T, D), and the encoder's output.
 
@@ -334,6 +352,8 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
 class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperDecoding, GenerationMixin):
     """The whole of figure 1: the model and the linear layer that turns its output into logits over the vocabulary."""
 
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+
     def __init__(self, config: VanillaTransformerConfig):
         super().__init__(config)
         self._tied_weights_keys = tied_weights(config, prefix="model.", output="lm_head.weight")
@@ -356,7 +376,7 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         use_cache: bool | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqLMOutput:
         """As `VanillaTransformerModel.forward`, with logits and, if `labels` are given, the label-smoothed loss.
 
@@ -413,8 +433,10 @@ class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedMod
         )
 
     def _can_fuse_loss(self) -> bool:
-        # An adapter or a quantised layer in the place of lm_head computes something else than its weight says.
-        return self.training and type(self.lm_head) is nn.Linear and not torch.compiler.is_compiling()
+        # An adapter or a quantised layer in the place of lm_head computes something else than its weight says, and of a
+        # weight that is split over devices there is only a part here.
+        plain = type(self.lm_head) is nn.Linear and type(self.lm_head.weight) is nn.Parameter
+        return self.training and plain and not torch.compiler.is_compiling()
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Shifted right (section 3.1): `a b </s>` -> `<s> a b`. (B, T) -> (B, T), -100 becomes padding."""

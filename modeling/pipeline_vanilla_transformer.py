@@ -1,332 +1,109 @@
-"""Text in, text out: what the translation pipeline did that transformers 5 removed.
+"""The translation pipeline that transformers 5 removed, under a name that every version takes.
 
->>> translator = Translator.from_pretrained("my-model")
->>> translator("Hello, world.", target_lang="de")
-'Hallo, Welt.'
+>>> from transformers import pipeline
+>>> translate = pipeline("seq2seq-translation", model="my-model", trust_remote_code=True)
+>>> translate("Hello, world.", target_lang="de")
+[{'translation_text': 'Hallo, Welt.'}]
+
+Where our package is installed and imported, `trust_remote_code` is not needed.
 """
 
-import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 
-import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import Pipeline
 
-from .beam_search import length_divisor
-from .forced_decoding import (
-    LOGITS_AT_ONCE,
-    batches,
-    check_text,
-    evaluation,
-    pad,
-    score_pairs,
-    token_log_probs,
-)
+from .translator import Translation, Translator
 
+TASK = "seq2seq-translation"  # "translation" itself is refused by transformers 5.23, whoever registers it
 
-@dataclass(frozen=True)
-class Translation:
-    """One output.
+# What config.json says, for `pipeline` to find the class below in the model's folder.
+CUSTOM_PIPELINES = {
+    TASK: {
+        "impl": "pipeline_vanilla_transformer.VanillaTranslationPipeline",
+        "pt": ["AutoModelForSeq2SeqLM"],
+        "type": "text",
+    }
+}
 
-    Attributes:
-        text: without special tokens.
-        score: ln P(text | source): the sum over its tokens, `</s>` among them if it was written; 0 if it has none.
-        normalized_score: the score as beam search compares it, see `beam_search.py`.
-        token_ids: what the model wrote, `</s>` among it.
-        cut: the output reached its bound without `</s>`.
-        pieces: in how many pieces the text was translated: 1; 0 if it was empty; more if it was too long.
-        n_best: the best `n_best` outputs, best first; this one is the first of them.
-    """
-
-    text: str
-    score: float
-    normalized_score: float
-    token_ids: list[int]
-    cut: bool
-    pieces: int = 1
-    n_best: list["Translation"] = field(default_factory=list, repr=False, compare=False)
+_NAMES_IN_TRANSFORMERS_4 = {"num_return_sequences": "n_best", "tgt_lang": "target_lang"}
 
 
-@dataclass(frozen=True)
-class _Options:
-    """What one call of the translator was asked for."""
-
-    prefix: str
-    n_best: int
-    length_penalty: float
-    length_penalty_kind: str
-    max_tokens: int
-    chunk_size: int
-    split_long: bool
-    generate: dict
-
-    def normalized(self, score: float, length: int) -> float:
-        return score / length_divisor(max(1, length), self.length_penalty, self.length_penalty_kind)
-
-
-class Translator:
-    """A model and its tokenizer. Any number of texts; they come back in the order in which they went in.
-
-    Texts are sorted by length and cut into batches by tokens, padding counted. An empty text, or one of white space
-    alone, gives an empty text; the model is not asked.
+class VanillaTranslationPipeline(Pipeline):
+    """`Translator` in the form of a pipeline, which returns what the one of transformers 4 returned.
 
     Args:
-        model: a `VanillaTransformerForConditionalGeneration`; it stays on its device and in its mode.
+        model: a `VanillaTransformerForConditionalGeneration`; it is moved to the pipeline's device.
         tokenizer: the one it was trained with.
+        options: those of transformers' pipelines, as `device` and `dtype`; all others are for the calls.
 
     Raises:
-        ValueError: the tokenizer is another one.
+        ValueError: another model or another tokenizer.
     """
 
-    def __init__(self, model, tokenizer):
-        if hasattr(tokenizer, "check_fits"):
-            tokenizer.check_fits(model.config)
-        self.model = model
-        self.tokenizer = tokenizer
+    _load_tokenizer = True
+    _load_processor = _load_feature_extractor = _load_image_processor = _load_video_processor = False
 
-    @classmethod
-    def from_pretrained(
-        cls, path_or_repo, device=None, revision: str | None = None, trust_remote_code: bool = False
-    ) -> "Translator":
-        """Load from a folder or from the Hub.
-
-        Args:
-            path_or_repo: a folder that `save_pretrained` wrote (the output of training is one), or "user/model".
-            device: for example "cpu" or "cuda:1"; if not given, an accelerator where there is one.
-            revision: branch, tag or commit on the Hub.
-            trust_remote_code: run the code beside the model; needed where our package is not installed.
-
-        Raises:
-            ValueError: nothing there, or no model in it, or no tokenizer, or another model's tokenizer.
-        """
-        name = os.fspath(path_or_repo)
-        looks_like_a_path = name.startswith((".", "~", os.sep)) or name.count("/") > 1 or os.path.exists(name)
-        if looks_like_a_path and not os.path.isdir(name):
-            raise ValueError(f"{name}: no such folder; give a folder that holds a model, or user/model on the Hub")
-        if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
-            raise ValueError(f"{name}: no model in this folder (no config.json); give the output folder of a run")
-        options = {"revision": revision, "trust_remote_code": trust_remote_code}
-        try:
-            model = AutoModelForSeq2SeqLM.from_pretrained(name, **options)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name}: no model could be loaded: {_first_line(error)}") from error
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name}: no tokenizer could be loaded: {_first_line(error)}") from error
-        if device is None:
-            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        try:
-            model.to(device)
-        except (RuntimeError, AssertionError) as error:  # an unknown name; a torch without CUDA
-            raise ValueError(f"device={device}: {_first_line(error)}") from error
-        return cls(model.eval(), tokenizer)
-
-    def __call__(self, texts: str | Iterable[str], **options) -> str | list[str]:
-        """A text gives a text, several give a list. Options as in `translate`."""
-        if isinstance(texts, str):
-            return self.translate([texts], **options)[0].text
-        return [translation.text for translation in self.translate(texts, **options)]
-
-    def translate(self, texts: str | Iterable[str], **options) -> list[Translation]:
-        """As `stream`, all at once: a `Translation` for each text. (A single text counts as a list of one.)"""
-        return list(self.stream([texts] if isinstance(texts, str) else texts, **options))
-
-    def stream(
-        self,
-        texts: Iterable[str],
-        *,
-        target_lang: str | None = None,
-        num_beams: int | None = None,
-        length_penalty: float = 0.6,
-        length_penalty_kind: str = "paper",
-        n_best: int = 1,
-        do_sample: bool = False,
-        max_new_tokens_beyond_source: int = 50,
-        max_tokens: int = 4096,
-        chunk_size: int = 1024,
-        split_long: bool = False,
-        **generate_options,
-    ) -> Iterator[Translation]:
-        """Translate texts as they come, `chunk_size` at a time. The defaults are the paper's (section 6.1).
-
-        Args:
-            texts: any iterable; no more than `chunk_size` texts are ever held.
-            target_lang: code of the language to translate into; puts its tag (`>>de<<`) before each text.
-            num_beams: if not given 4, or 1 when sampling; 1 is greedy search.
-            length_penalty: alpha.
-            length_penalty_kind: "paper" or "hf", see `beam_search.py`.
-            n_best: how many outputs of each text to return; at most `num_beams`, unless sampling.
-            do_sample: draw from the model's distribution, from all of it unless `top_k`, `top_p` ... are given.
-                Seed with `torch.manual_seed`.
-            max_new_tokens_beyond_source: an output has at most as many tokens as its source, and so many more.
-            max_tokens: source tokens in a batch, padding counted; a longer text is a batch of its own. Batches
-                are smaller where many short texts, beams and a large vocabulary would take too much memory.
-            split_long: translate a text that is longer than the model allows in pieces, split at the white space
-                nearest the middle; otherwise it is refused.
-            generate_options: anything else that `model.generate` takes, as `early_stopping` or `temperature`.
-
-        Raises:
-            ValueError: a text too long or no valid Unicode (with its position, counted from 1), a language
-                without a tag (with those that have one), options out of range or in contradiction.
-        """
-        if num_beams is None:
-            num_beams = 1 if do_sample else 4
-        counts = {"num_beams": num_beams, "n_best": n_best, "max_tokens": max_tokens, "chunk_size": chunk_size}
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        if n_best > num_beams and not (do_sample and num_beams == 1):
-            raise ValueError(f"n_best={n_best} is more than num_beams={num_beams}: raise num_beams or lower n_best")
-        length_divisor(1, length_penalty, length_penalty_kind)  # refuses nonsense
-        prefix = "" if target_lang is None else f"{self.tokenizer.language_tag(target_lang)} "
-        # Padding and `<s>` are no output. A model that wrote them would make lengths, and so scores, ambiguous.
-        no_output = {self.tokenizer.pad_token_id, self.model.config.decoder_start_token_id}
-        no_output.update(generate_options.get("suppress_tokens") or ())
-        if do_sample:
-            generate_options.setdefault("top_k", 0)  # otherwise transformers draws from the 50 likeliest only
-        if num_beams > 1:  # elsewhere transformers warns that it has no use for it
-            generate_options["length_penalty"] = length_penalty
-        generate_options = {"max_length": None, "max_new_tokens": None} | generate_options
-        generate_options |= {
-            "num_beams": num_beams,
-            "num_return_sequences": n_best,
-            "do_sample": do_sample,
-            "length_penalty_kind": length_penalty_kind,
-            "max_new_tokens_beyond_source": max_new_tokens_beyond_source,
-            "suppress_tokens": sorted(no_output),
-        }
-        how = _Options(
-            prefix, n_best, length_penalty, length_penalty_kind, max_tokens, chunk_size, split_long, generate_options
-        )
-        return self._stream(iter(texts), how)
-
-    def _stream(self, texts: Iterator[str], how: _Options) -> Iterator[Translation]:
-        before = 0
-        while chunk := list(islice(texts, how.chunk_size)):
-            pieces: list[str] = []  # of all texts, one after the other
-            joints: list[list[str]] = []  # for each text: what stands before each of its pieces
-            for position, text in enumerate(chunk, start=before + 1):
-                parts = self._pieces(text, position, how)
-                pieces += [part for _, part in parts]
-                joints.append([joint for joint, _ in parts])
-            translated = iter(self._translate(self._encode(pieces, how), how))
-            for joint in joints:
-                yield _joined(joint, list(islice(translated, len(joint))), how)
-            before += len(chunk)
-
-    def _pieces(self, text: str, position: int, how: _Options) -> list[tuple[str, str]]:
-        """(what stood before it, piece) of a text: none if it is empty, one if it is short, as nearly all are."""
-        check_text(text, position)
-        if not text.strip():
-            return []
-        limit = self.model.config.max_position_embeddings
-        # A token has a byte or more, a character four or fewer: most texts need not be encoded to be measured.
-        longest = 4 * len(how.prefix + text) + 2
-        if longest <= limit or (length := len(self._encode([text], how)[0])) <= limit:
-            return [("", text)]
-        if not how.split_long:
+    def __init__(self, model, tokenizer=None, **options):
+        if model.config.model_type != "vanilla_transformer" or not model.can_generate():
             raise ValueError(
-                f"text {position}: {length} tokens are more than the model's max_position_embeddings={limit}; "
-                "shorten it, or allow pieces (split_long=True)"
+                f"{TASK}: expected a VanillaTransformerForConditionalGeneration, found a {type(model).__name__}"
             )
-        left, joint, right = _halves(text, limit)
-        (_, head), *tail = self._pieces(right, position, how)
-        return [*self._pieces(left, position, how), (joint, head), *tail]
+        if tokenizer is None:
+            raise ValueError(f"{TASK}: no tokenizer; give the one that the model was trained with (tokenizer=...)")
+        super().__init__(model, tokenizer, **options)
+        self.translator = Translator(model, tokenizer)
 
-    def _encode(self, texts: Sequence[str], how: _Options) -> list[list[int]]:
-        return self.tokenizer([how.prefix + text for text in texts])["input_ids"] if texts else []
+    def __call__(self, inputs: str | Iterable[str], **options) -> list | Iterator[list[dict]]:
+        """Translate.
 
-    def _translate(self, sources: list[list[int]], how: _Options) -> list[list[Translation]]:
-        """The n best of each source, in the order of the sources."""
-        results: list[list[Translation]] = [[] for _ in sources]
-        hypotheses = max(how.generate["num_beams"], how.n_best)
-        max_rows = max(1, LOGITS_AT_ONCE // (self.model.config.vocab_size * hypotheses))
-        with evaluation(self.model):
-            for batch in batches([len(source) for source in sources], how.max_tokens, max_rows):
-                for index, outputs in zip(batch, self._generate([sources[i] for i in batch], how), strict=True):
-                    results[index] = outputs
+        Args:
+            inputs: a text; a list or tuple of texts; or texts that are read as they are needed: a generator, a column
+                of a data set.
+            options: as in `Translator.stream`: `target_lang`, `num_beams`, `n_best`, `batch_size` and so on. A text
+                that is too long is translated sentence by sentence, unless `split_long=False` (see `sentences.py`).
+                `tgt_lang` and `num_return_sequences` are understood, too.
+
+        Returns:
+            For a text [{"translation_text": ...}], or `n_best` of these, best first, which then have the "score" and
+            the "normalized_score" of `Translation`. For a list a list of these lists, without the inner brackets where
+            `n_best` is 1. For other texts an iterator of lists.
+
+        Raises:
+            ValueError: no text, or whatever `Translator.stream` refuses.
+        """
+        _, asked, _ = self._sanitize_parameters(**options)
+        texts = self.preprocess(inputs)
+        translations = self._forward(
+            texts, **{"split_long": True, "batch_size": self._batch_size, **self._forward_params, **asked}
+        )
+        results = map(self.postprocess, translations)
+        if isinstance(inputs, str):
+            return next(results)
+        if isinstance(inputs, list | tuple):
+            return [result[0] if len(result) == 1 else result for result in results]
         return results
 
-    def _generate(self, sources: list[list[int]], how: _Options) -> Iterator[list[Translation]]:
-        tokenizer = self.tokenizer
-        input_ids, attention_mask = pad(sources, tokenizer.pad_token_id, self.model.device)
-        sequences = self.model.generate(input_ids, attention_mask=attention_mask, **how.generate)
-        outputs = [_written(row, tokenizer.pad_token_id) for row in sequences[:, 1:].tolist()]
-        # Not the scores of `generate`: to return them it keeps the whole vocabulary's of every step, and those of
-        # a sampled output are of the distribution after temperature and top-k.
-        repeated = [source for source in sources for _ in range(how.n_best)]
-        log_probs = token_log_probs(self.model, repeated, outputs, tokenizer.pad_token_id)
-        texts = tokenizer.batch_decode(outputs, skip_special_tokens=True)
-        translations = []
-        for text, ids, row in zip(texts, outputs, log_probs, strict=True):
-            score, cut = sum(row), ids[-1] != tokenizer.eos_token_id
-            translations.append(Translation(text, score, how.normalized(score, len(ids)), ids, cut))
-        for first in range(0, len(translations), how.n_best):
-            best = translations[first : first + how.n_best]
-            # Beams come sorted; samples come as they were drawn.
-            yield sorted(best, key=lambda t: -t.normalized_score) if how.generate["do_sample"] else best
+    # The steps of a pipeline. Those of transformers are about one text, or a batch cut without regard to length; these
+    # are about all texts, because `Translator` sorts them.
 
-    def score(
-        self,
-        sources: Iterable[str],
-        targets: Iterable[str],
-        *,
-        target_lang: str | None = None,
-        max_tokens: int = 4096,
-        chunk_size: int = 1024,
-    ) -> Iterator[list[float]]:
-        """What the model gives to translations that are there already: ln P of every token, `</s>` last.
+    def _sanitize_parameters(self, **options) -> tuple[dict, dict, dict]:
+        return {}, {_NAMES_IN_TRANSFORMERS_4.get(name, name): value for name, value in options.items()}, {}
 
-        Args:
-            sources, targets: as many of the one as of the other.
-            target_lang, max_tokens, chunk_size: as in `stream`.
+    def preprocess(self, inputs: str | Iterable[str]) -> Iterator[str]:
+        if isinstance(inputs, Mapping) or not (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")):
+            raise ValueError(f"{TASK}: expected a text or several, found {type(inputs).__name__}")
+        return iter([inputs] if isinstance(inputs, str) else inputs)
 
-        Yields:
-            For each pair, in order, one number per token of the target, in nats, 0 or less. Nothing is smoothed.
+    def _forward(self, texts: Iterator[str], **options) -> Iterator[Translation]:
+        return self.translator.stream(texts, **options)
 
-        Raises:
-            ValueError: a text longer than the model allows, with its position, counted from 1.
-        """
-        prefix = "" if target_lang is None else f"{self.tokenizer.language_tag(target_lang)} "
-        pairs = zip(sources, targets, strict=True)
-        return score_pairs(self.model, self.tokenizer, pairs, prefix, max_tokens, chunk_size)
+    def postprocess(self, translation: Translation) -> list[dict]:
+        if len(translation.n_best) == 1:
+            return [{"translation_text": translation.text}]
+        return [
+            {"translation_text": one.text, "score": one.score, "normalized_score": one.normalized_score}
+            for one in translation.n_best
+        ]
 
 
-def _joined(joints: list[str], pieces: list[list[Translation]], how: _Options) -> Translation:
-    """The translation of a whole text from those of its pieces: best with best, second with second, and so on."""
-    n_best: list[Translation] = []
-    for rank in range(how.n_best):
-        parts = [piece[rank] for piece in pieces]
-        text = "".join(joint + part.text for joint, part in zip(joints, parts, strict=True))
-        score = sum((part.score for part in parts), 0.0)
-        ids = [token for part in parts for token in part.token_ids]
-        cut = any(part.cut for part in parts)
-        n_best.append(Translation(text, score, how.normalized(score, len(ids)), ids, cut, len(parts), n_best))
-    return n_best[0]
-
-
-def _halves(text: str, limit: int) -> tuple[str, str, str]:
-    """Left, joint, right: split at the white space nearest the middle, or in the middle if there is none."""
-    text = text.strip()
-    if len(text) == 1:
-        raise ValueError(f"max_position_embeddings={limit} of the model is too small for the character {text!r}")
-    middle = len(text) // 2
-    gap = min(re.finditer(r"\s+", text), key=lambda gap: abs(gap.start() - middle), default=None)
-    if gap is None:
-        return text[:middle], "", text[middle:]
-    return text[: gap.start()], " ", text[gap.end() :]
-
-
-def _written(row: list[int], pad_token_id: int) -> list[int]:
-    """A row of `generate` without the padding behind it."""
-    return row[: row.index(pad_token_id)] if pad_token_id in row else row
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-__all__ = ["Translation", "Translator"]
+__all__ = ["CUSTOM_PIPELINES", "TASK", "VanillaTranslationPipeline"]

@@ -1,25 +1,37 @@
-"""Translator: order, batches, scores that are true, and what it refuses."""
+"""Translator: order, batches, scores that are true, and what it refuses; and the pipeline made of it."""
+
+# `pipeline` is typed for the tasks that come with transformers, and for no others.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForMaskedLM, pipeline
 
 from vanilla_transformer.modeling import (
     Translation,
     Translator,
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
+    VanillaTransformerModel,
+    VanillaTranslationPipeline,
 )
 from vanilla_transformer.modeling.forced_decoding import batches
 from vanilla_transformer.tokenization import learn_vocabulary
 
 LINES = ["A man sleeps on a bench.", "Two dogs run over the grass.", "Ein Mann schläft.", "Zwei Hunde rennen."] * 2
+TASK = "seq2seq-translation"
 TEXTS = ["A man", "Two dogs run", "sleeps", "A man sleeps on a bench.", "run", "over the grass", "Zwei Hunde"]
 LIMIT = 24
+LONG = "\n A man sleeps on a bench.  Two dogs run. They run.\n\nTwo dogs run over the grass, and a man sleeps.  "
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +116,7 @@ def test_scores_are_those_by_which_the_beam_was_ranked(translator):
     assert [t.normalized_score for t in n_best] == pytest.approx(found.sequences_scores.tolist(), abs=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"max_tokens": 1}, {"max_tokens": 16}, {"chunk_size": 2}, {}])
+@pytest.mark.parametrize("options", [{"max_tokens": 1}, {"max_tokens": 16}, {"batch_size": 2}, {"chunk_size": 2}, {}])
 def test_the_order_is_kept_and_the_batch_does_not_matter(translator, options):
     alone = [translator(text) for text in TEXTS]
     assert len(set(alone)) > 3
@@ -157,22 +169,26 @@ def test_texts_are_read_as_they_are_needed(translator):
 
 
 def test_a_long_text_is_refused_with_its_place_or_translated_in_pieces(translator):
-    long = "A man sleeps on a bench. " * 3 + "Two dogs run over the grass."
-    tokens = len(translator.tokenizer(long)["input_ids"])
+    tokens = len(translator.tokenizer(LONG)["input_ids"])
     assert tokens > LIMIT
     with pytest.raises(ValueError, match=rf"text 2: {tokens} tokens are more than .* max_position_embeddings={LIMIT}"):
-        translator(["A man", long, "run"])
-    before, whole, after = translator.translate(["A man", long, "run"], split_long=True)
-    assert (before.pieces, after.pieces) == (1, 1) and whole.pieces > 1
+        translator(["A man", LONG, "run"])
+    before, whole, after = translator.translate(["A man", LONG, "run"], split_long=True)
+    assert (before.pieces, after.pieces, whole.pieces) == (1, 1, 4)
     assert [before.text, after.text] == translator(["A man", "run"])
-    halves = [long[: long.rindex(" ", 0, 52)], long[long.rindex(" ", 0, 52) + 1 :]]
-    expected = translator.translate(halves, split_long=True)
-    assert whole.text == " ".join(t.text for t in expected)
+    # Two sentences fit into a piece, and a third would not; the last is too long by itself.
+    pieces = ["A man sleeps on a bench.  Two dogs run.", "They run.", "Two dogs run over the", "grass, and a man sleeps."]
+    assert len(translator.tokenizer(" ".join(pieces[:2]))["input_ids"]) > LIMIT
+    first, second, third, fourth = expected = translator.translate(pieces)
+    assert whole.text == f"\n {first.text} {second.text}\n\n{third.text} {fourth.text}  "
     assert whole.score == pytest.approx(sum(t.score for t in expected))
     assert whole.token_ids == [i for t in expected for i in t.token_ids]
     # No white space to split at, and white space in odd places.
     assert translator.translate("x" * 500, split_long=True)[0].pieces >= 500 / LIMIT
     assert translator.translate(" " * 500 + "y" * 30 + " " * 9 + "z", split_long=True)[0].pieces > 1
+    translator.model.config.max_position_embeddings = 3
+    with pytest.raises(ValueError, match="text 2: the character '😀' alone is too long for .* max_position_embeddings=3"):
+        translator(["a", "😀😀"], split_long=True)
 
 
 def test_the_tag_of_the_language_goes_first(translator):
@@ -223,6 +239,7 @@ def test_forced_scores_are_the_loss_without_smoothing(translator):
         ({"n_best": 5}, "n_best=5 is more than num_beams=4"),
         ({"num_beams": 0}, "num_beams=0 must be at least 1"),
         ({"max_tokens": 0}, "max_tokens=0 must be at least 1"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"length_penalty_kind": "x"}, "length_penalty_kind='x' must be 'hf' or 'paper'"),
     ],
 )
@@ -265,3 +282,155 @@ def test_loading(translator, tmp_path):
     with pytest.raises(ValueError, match="no model could be loaded") as error:
         Translator.from_pretrained(folder)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def folder(translator, tmp_path) -> Path:
+    translator.model.save_pretrained(tmp_path / "en-de")
+    translator.tokenizer.save_pretrained(tmp_path / "en-de")
+    return tmp_path / "en-de"
+
+
+@pytest.fixture
+def translate(translator) -> VanillaTranslationPipeline:
+    return pipeline(TASK, model=translator.model, tokenizer=translator.tokenizer, device="cpu")
+
+
+def test_the_pipeline_returns_what_that_of_transformers_4_returned(translator, translate):
+    expected = [{"translation_text": text} for text in translator(TEXTS)]
+    assert translate(TEXTS[0]) == expected[:1]
+    assert translate(TEXTS) == translate(tuple(TEXTS)) == expected
+    assert translate([]) == []
+    n_best = [
+        [{"translation_text": t.text, "score": t.score, "normalized_score": t.normalized_score} for t in best.n_best]
+        for best in translator.translate(TEXTS, n_best=3)
+    ]
+    assert translate(TEXTS, n_best=3) == n_best
+    assert translate(TEXTS[0], num_return_sequences=3) == n_best[0]
+
+
+def test_the_pipeline_reads_a_stream_as_it_is_needed(translator, translate):
+    read = []
+    results = translate((read.append(i) or TEXTS[i % 7] for i in range(1_000_000)), chunk_size=3)
+    first_four = [next(results) for _ in range(4)]
+    assert first_four == [[{"translation_text": text}] for text in translator(TEXTS[:4])]
+    assert len(read) == 6
+
+
+def test_options_of_the_pipeline_and_of_a_call(translator):
+    made = {"model": translator.model, "tokenizer": translator.tokenizer, "device": "cpu"}
+    translate = pipeline(TASK, **made, target_lang="ko", suppress_tokens=[2])
+    korean, german = (translator(TEXTS, target_lang=code, suppress_tokens=[2]) for code in ("ko", "de"))
+    assert [one["translation_text"] for one in translate(TEXTS)] == korean != german
+    for name in ("target_lang", "tgt_lang"):
+        assert [one["translation_text"] for one in translate(TEXTS, **{name: "de"})] == german
+    greedy = pipeline(TASK, **made, num_beams=1)
+    assert [one["translation_text"] for one in greedy(TEXTS)] == translator(TEXTS, num_beams=1) != translator(TEXTS)
+
+
+def test_the_pipeline_cuts_batches(translator, monkeypatch):
+    sizes = []
+    generate = translator.model.generate
+    monkeypatch.setattr(
+        translator.model, "generate", lambda ids, **options: sizes.append(len(ids)) or generate(ids, **options)
+    )
+    translate = pipeline(TASK, model=translator.model, tokenizer=translator.tokenizer, device="cpu", batch_size=3)
+    results = [translate(TEXTS), translate(TEXTS, batch_size=2), translate(TEXTS, batch_size=None)]
+    assert sizes == [3, 3, 1] + [2, 2, 2, 1] + [7]
+    assert results[0] == results[1] == results[2]
+
+
+def test_the_pipeline_splits_what_is_too_long(translator, translate):
+    [whole] = translator.translate(LONG, split_long=True)
+    assert whole.pieces > 1 and translate(LONG) == [{"translation_text": whole.text}]
+    with pytest.raises(ValueError, match="text 2: .* max_position_embeddings"):
+        translate(["A man", LONG], split_long=False)
+
+
+def test_the_pipeline_from_a_folder_runs_the_code_that_is_installed(translator, folder):
+    expected = [{"translation_text": text} for text in translator(TEXTS)]
+    for trust in ({}, {"trust_remote_code": True}):
+        translate = pipeline(TASK, model=str(folder), device="cpu", **trust)
+        assert type(translate) is VanillaTranslationPipeline and translate(TEXTS) == expected
+    translate.save_pretrained(folder / "again")
+    assert pipeline(TASK, model=str(folder / "again"), device="cpu")(TEXTS) == expected
+
+
+def test_the_folder_names_its_pipeline(translator, folder):
+    config = json.loads((folder / "config.json").read_text())
+    entry = config["custom_pipelines"][TASK]
+    file, name = entry["impl"].split(".")
+    assert f"class {name}(" in (folder / f"{file}.py").read_text()
+    assert entry["pt"] == ["AutoModelForSeq2SeqLM"]
+    assert {f"{name}.py" for name in (file, "translator", "sentences", "forced_decoding")} <= set(os.listdir(folder))
+    # What others may have added stays; a model that writes no text has no entry.
+    config["custom_pipelines"]["other"] = {"impl": "other.Other"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert AutoConfig.from_pretrained(folder).custom_pipelines == {"other": {"impl": "other.Other"}}
+    VanillaTransformerModel(translator.model.config).save_pretrained(folder / "bare")
+    assert json.loads((folder / "bare" / "config.json").read_text())["custom_pipelines"] == {}
+
+
+WITHOUT_OUR_PACKAGE = """
+import json, sys
+sys.modules["vanilla_transformer"] = None  # any import of it fails
+from transformers import pipeline
+task, folder, again, texts, result = sys.argv[1:]
+made = []
+for place in (folder, again):
+    translate = pipeline(task, model=place, trust_remote_code=True, device="cpu")
+    for part in (translate, translate.model, translate.tokenizer, translate.translator):
+        assert type(part).__module__.startswith("transformers_modules."), type(part)
+    for text in json.loads(texts):
+        made.append(translate(text, target_lang="de", n_best=2, batch_size=2))
+    if place == folder:
+        translate.save_pretrained(again)
+assert pipeline(model=again, trust_remote_code=True, device="cpu").task == task
+json.dump(made, open(result, "w"))
+"""
+
+
+def test_the_pipeline_in_an_interpreter_without_our_package(translate, folder, tmp_path):
+    again, result = tmp_path / "again", tmp_path / "result.json"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
+    texts = json.dumps([TEXTS, LONG])
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_OUR_PACKAGE, TASK, str(folder), str(again), texts, str(result)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = [translate(texts, target_lang="de", n_best=2, batch_size=2) for texts in (TEXTS, LONG)]
+    assert json.loads(result.read_text()) == expected * 2
+    assert sorted(os.listdir(again)) == sorted(os.listdir(folder))
+    assert json.loads((again / "config.json").read_text()) == json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "inputs, options, message",
+    [
+        (None, {}, "seq2seq-translation: expected a text or several, found NoneType"),
+        ({"text": "A man"}, {}, "seq2seq-translation: expected a text or several, found dict"),
+        (["A man", None], {}, "text 2: expected a str, found NoneType"),
+        ("A man", {"target_lang": "fr"}, "'fr' has no tag in this tokenizer; known: de, ko"),
+        ("A man", {"num_beams": 2, "n_best": 3}, "n_best=3 is more than num_beams=2"),
+        ("A man", {"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_the_pipeline_refuses(translate, inputs, options, message):
+    with pytest.raises(ValueError, match=message):
+        translate(inputs, **options)
+
+
+def test_the_pipeline_refuses_other_models_and_tokenizers(translator):
+    bert = BertForMaskedLM(BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
+    for other in (bert, VanillaTransformerModel(translator.model.config)):
+        with pytest.raises(ValueError, match=f"VanillaTransformerForConditionalGeneration, found a {type(other).__name__}"):
+            VanillaTranslationPipeline(other, translator.tokenizer)
+    with pytest.raises(ValueError, match="no tokenizer"):
+        VanillaTranslationPipeline(translator.model)
+    with pytest.raises(ValueError, match=translator.tokenizer.fingerprint):
+        VanillaTranslationPipeline(translator.model, learn_vocabulary(LINES, 290))
