@@ -30,6 +30,7 @@ COMMANDS = {
     "score-translations": "BLEU and chrF of a model, or of given translations",
     "draw-attention": "draw where a model looked while it wrote",
     "average-checkpoints": "average the weights of several checkpoints",
+    "push-to-hub": "publish a model, with a card whose numbers were measured",
 }
 
 Main = Callable[[list[str] | None], int]

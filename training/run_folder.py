@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -127,7 +128,8 @@ class RunFolder:
     def tell(self, model: PreTrainedModel) -> None:
         """Draw the curves and write the model card anew, from what was logged."""
         draw_curves(self.metrics(), self.path / "curves.png")
-        _write(self.path / "README.md", model_card(self.path.name, model, self.flags, self.metrics()))
+        card = model_card(self.path.name, model, self.flags, self.metrics(), environment=_environment())
+        _write(self.path / "README.md", card)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All that was logged."""
@@ -159,4 +161,15 @@ def _environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "git_revision": revision or None,
+        "hardware": _hardware(),
     }
+
+
+def _hardware() -> str:
+    """For example "2 x NVIDIA H200, 2 processes" or "4 CPU cores (x86_64), 1 process"."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "false").lower() not in ("1", "true", "yes"):
+        machine = f"{max(1, min(processes, torch.cuda.device_count()))} x {torch.cuda.get_device_name()}"
+    else:
+        machine = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    return f"{machine}, {processes} process{'es' if processes > 1 else ''}"

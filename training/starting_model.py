@@ -116,9 +116,16 @@ def load_from(factory, where: str, what: str, **kwargs):
         raise ValueError(f"{where}: no such folder, so no {what} can be loaded from it")
     kind = getattr(getattr(factory, "config_class", None), "model_type", None)
     try:
-        found = PreTrainedConfig.get_config_dict(where)[0].get("model_type") if kind else None
-        if found != kind:  # transformers would only warn, and draw new weights for all that it does not find
+        if kind is None:
+            return factory.from_pretrained(where, **kwargs)
+        # Of another architecture, and of weights that are not there, transformers would only warn, and draw new ones.
+        found = PreTrainedConfig.get_config_dict(where)[0].get("model_type")
+        if found != kind:
             raise ValueError(f"it is a {found} model, not a {kind}")
-        return factory.from_pretrained(where, **kwargs)
+        model, keys = factory.from_pretrained(where, output_loading_info=True, **kwargs)
+        wrong = [f"{kind.replace('_', ' ')}: {sorted(map(str, names))[0]}" for kind, names in keys.items() if names]
+        if wrong:
+            raise ValueError(f"the weights do not belong to its config.json ({'; '.join(wrong)})")
+        return model
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(f"no {what} could be loaded from {where}: {' '.join(str(error).split())[:300]}") from error
