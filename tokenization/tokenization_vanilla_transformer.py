@@ -54,7 +54,8 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
     `</s>`.
 
     **Special tokens in a text are text.** `"</s>"` typed by a user is four characters, and comes back as
-    such, unless the tokenizer is loaded with `split_special_tokens=False`, the other tokenizers' default. Language tags (`>>de<<`) and extra tokens are one token each wherever they stand in a text, and what
+    such, unless the tokenizer is loaded with `split_special_tokens=False`, the other tokenizers' default.
+    Language tags (`>>de<<`) and extra tokens are one token each wherever they stand in a text, and what
     surrounds them keeps its spaces (`">>de<< Hello"` is the tag and the piece ` Hello`). They are content:
     `skip_special_tokens=True` leaves them in. (Who reads tokenizer.json with the bare `tokenizers` library
     must set `encode_special_tokens = True` by hand.)
