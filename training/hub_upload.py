@@ -139,18 +139,17 @@ class Upload:
             try:
                 return action()
             except _FAILURES as error:
-                status = getattr(getattr(error, "response", None), "status_code", None)
-                # What the Hub refuses, it refuses again; and a large file was tried six times before RuntimeError.
-                final = isinstance(error, RuntimeError) or (status is not None and status < 500 and status != 429)
+                # huggingface_hub tells why a large file failed as the cause of a RuntimeError.
+                reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+                status = getattr(getattr(reason, "response", None), "status_code", None)
+                final = status is not None and status < 500 and status != 429  # what the Hub refuses, it refuses again
                 if final or attempt == attempts - 1:
-                    raise ConnectionError(f"could not {what}: {_reason(error, status)}") from error
+                    which_file = "" if reason is error else f"{' '.join(str(error).split())} "
+                    raise ConnectionError(f"could not {what}: {which_file}{_told(reason, status)}") from error
                 time.sleep(2**attempt)
 
 
-def _reason(error: BaseException, status: int | None) -> str:
-    cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-    if cause is not error:
-        return f"{' '.join(str(error).split())} {_reason(cause, getattr(getattr(cause, 'response', None), 'status_code', None))}"
-    said = getattr(error, "server_message", None) or next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _told(reason: BaseException, status: int | None) -> str:
+    said = getattr(reason, "server_message", None) or next(iter(str(reason).strip().splitlines()), type(reason).__name__)
     remedy = _REMEDIES.get(status or 0)
     return f"{said} ({remedy})" if remedy else said

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,9 @@ def test_help_and_version_import_nothing_heavy():
 
 
 def test_version_names_what_a_bug_report_needs(capsys):
-    import torch
-    import transformers
-
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == (
-        f"vanilla-transformer 0.1.0 (torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"vanilla-transformer 0.1.0 (torch {version('torch')}, transformers {version('transformers')}, "
         f"Python {sys.version.split()[0]})"
     )
 
