@@ -76,6 +76,7 @@ class Publication:
         Raises:
             ValueError: no licence; Hub code is missing; or as `Verification`.
         """
+        folder = folder.resolve()  # the clean process works elsewhere
         author_said = self._author_said(license)
         files = [file for pattern in (*_STAGED, *_WEIGHTS) for file in self.source.glob(pattern)]
         for file in (*files, *hub_code(self.source)):
