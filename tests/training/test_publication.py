@@ -232,6 +232,17 @@ def test_hub_code_that_does_not_run_elsewhere_is_refused_in_one_line(tiny_model,
     assert "\n" not in str(caught.value)
 
 
+def test_the_clean_process_cannot_ask_the_hub_and_borrows_no_code(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "ours"))
+    tells = "from huggingface_hub import constants as c; raise ImportError(f'offline: {c.HF_HUB_OFFLINE} cache: {__file__}')"
+    path = tiny_model / "positions.py"
+    path.write_text(f"{tells}\n{path.read_text()}")
+    with pytest.raises(ValueError, match="offline: True cache: ") as caught:
+        stage(tiny_model, tmp_path / "staged")
+    assert str(tmp_path / "ours") not in str(caught.value)
+
+
 def test_hub_code_that_computes_something_else_is_refused(tiny_model, tmp_path):
     path = tiny_model / "modeling_vanilla_transformer.py"
     before = path.read_text()
