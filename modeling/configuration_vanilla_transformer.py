@@ -154,7 +154,7 @@ class VanillaTransformerConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 2
     decoder_start_token_id: int | None = 1
     tokenizer_fingerprint: str | None = None
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1  # that of a file which does not say
 
     use_cache: bool = True
     is_encoder_decoder: bool = True

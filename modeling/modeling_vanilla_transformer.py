@@ -27,7 +27,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import MultiHeadAttention
 from .beam_search import PaperDecoding
-from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .configuration_vanilla_transformer import FORMAT_VERSION, VanillaTransformerConfig
 from .dropout import dropout
 from .layers import DecoderLayer, EncoderLayer
 from .loss import IGNORED, label_smoothed_cross_entropy, linear_smoothed_cross_entropy
@@ -113,6 +113,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, *args, **kwargs):
         """As in transformers; the folder then loads with `trust_remote_code=True` where our package is absent."""
+        self.config.format_version = FORMAT_VERSION
         self.config.auto_map = dict(AUTO_MAP)
         self.config.custom_pipelines = deepcopy(CUSTOM_PIPELINES) if self.can_generate() else {}
         super().save_pretrained(*args, **kwargs)

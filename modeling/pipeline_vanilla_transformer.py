@@ -87,10 +87,13 @@ class VanillaTranslationPipeline(Pipeline):
     # are about all texts, because `Translator` sorts them.
 
     def _sanitize_parameters(self, **options) -> tuple[dict, dict, dict]:
+        for old, new in _NAMES_IN_TRANSFORMERS_4.items():
+            if old in options and new in options:
+                raise ValueError(f"{TASK}: {old} and {new} are one option: give one of them")
         return {}, {_NAMES_IN_TRANSFORMERS_4.get(name, name): value for name, value in options.items()}, {}
 
     def preprocess(self, inputs: str | Iterable[str]) -> Iterator[str]:
-        if isinstance(inputs, Mapping) or not (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")):
+        if isinstance(inputs, Mapping | bytes) or not (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")):
             raise ValueError(f"{TASK}: expected a text or several, found {type(inputs).__name__}")
         return iter([inputs] if isinstance(inputs, str) else inputs)
 

@@ -1,4 +1,4 @@
-"""A long text -> pieces that a model takes: whole sentences, as many in a piece as fit.
+"""A long text -> pieces that a model takes: its sentences, one by one, since most models are trained on sentences.
 
 A sentence ends
 
@@ -8,7 +8,7 @@ A sentence ends
 
 so "3.5" is one number, and "Mr. Smith" two sentences: the rule knows no language, and is asked only about texts that
 are too long. A sentence that is too long by itself is halved at the white space nearest its middle, or in the middle
-if it has none, until its parts fit; they then count as sentences.
+if it has none, until its parts fit.
 """
 
 import re
@@ -43,10 +43,7 @@ def split_text(text: str, fits: Callable[[str], bool]) -> list[str]:
     before, *rest = sentences(text)
     parts = [before]
     for sentence, behind in zip(rest[::2], rest[1::2], strict=True):
-        if len(parts) > 1 and fits(longer := "".join(parts[-2:]) + sentence):
-            parts[-2:] = [longer, behind]
-        else:
-            parts += [*_halved(sentence, fits), behind]
+        parts += [*_halved(sentence, fits), behind]
     return parts
 
 

@@ -167,9 +167,8 @@ class Translator:
             max_tokens: source tokens in a batch, padding counted; a longer text is a batch of its own. Batches
                 are smaller where many short texts, beams and a large vocabulary would take too much memory.
             batch_size: texts in a batch, if there shall be a bound on them, too.
-            split_long: translate a text that is longer than the model allows in pieces, whole sentences where that
-                is possible (see `sentences.py`), and put the white space that stood between them back; otherwise it
-                is refused.
+            split_long: translate a text that is longer than the model allows sentence by sentence (see `sentences.py`),
+                and put the white space that stood between them back; otherwise it is refused.
             generate_options: anything else that `model.generate` takes, as `early_stopping` or `temperature`.
 
         Raises:
@@ -178,12 +177,15 @@ class Translator:
         """
         if num_beams is None:
             num_beams = 1 if do_sample else 4
+        for name in ("num_return_sequences", "return_dict_in_generate"):
+            if name in generate_options:
+                raise ValueError(f"{name} is not for here: ask for n_best translations, each with its scores")
         counts = {"num_beams": num_beams, "n_best": n_best, "max_tokens": max_tokens, "chunk_size": chunk_size}
         if batch_size is not None:
             counts["batch_size"] = batch_size
         for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be at least 1")
         if n_best > num_beams and not (do_sample and num_beams == 1):
             raise ValueError(f"n_best={n_best} is more than num_beams={num_beams}: raise num_beams or lower n_best")
         length_divisor(1, length_penalty, length_penalty_kind)  # refuses nonsense

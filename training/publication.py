@@ -54,7 +54,7 @@ class Publication:
         if hasattr(self.tokenizer, "check_fits"):
             self.tokenizer.check_fits(self.model.config)
         self.model.to(device())
-        described = _read(source / "training.yaml", yaml.safe_load) or {}
+        described = _read(source / "training.yaml", _description) or {}
         self.flags: dict[str, Any] = described.pop("flags", {})
         self.environment: dict[str, Any] = described
         self.metrics: list[dict[str, Any]] = _read(source / "metrics.jsonl", _json_lines) or []
@@ -139,7 +139,7 @@ def hub_code(folder: Path) -> list[Path]:
     """
     entries: set[str] = set()
     for name in ("config.json", "tokenizer_config.json"):
-        settings = _read(folder / name, json.loads) or {}
+        settings = _read(folder / name, _json_object) or {}
         named = list((settings.get("auto_map") or {}).values())
         if not named:
             raise ValueError(f"{folder / name} names no Hub code: load the model with this package and save it again")
@@ -165,8 +165,31 @@ def _read(file: Path, parse: Callable[[str], Any]) -> Any:
         raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
+def _description(text: str) -> dict[str, Any]:
+    found = yaml.safe_load(text) or {}
+    if not isinstance(found, dict) or not isinstance(found.get("flags", {}), dict):
+        raise ValueError("expected names and values, with flags among them")
+    return found
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("expected a JSON object")
+    return found
+
+
 def _json_lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            row = _json_object(line) if line.strip() else None
+            if row is not None and not {"step", "split"} <= row.keys():
+                raise ValueError("expected step and split")
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        rows += [row] if row is not None else []
+    return rows
 
 
 def _without_folders(name: str, value: Any) -> Any:

@@ -119,7 +119,8 @@ def load_from(factory, where: str, what: str, **kwargs):
         if kind is None:
             return factory.from_pretrained(where, **kwargs)
         # Of another architecture, and of weights that are not there, transformers would only warn, and draw new ones.
-        found = PreTrainedConfig.get_config_dict(where)[0].get("model_type")
+        config = PreTrainedConfig.get_config_dict(where)[0]
+        found = config.get("model_type") if isinstance(config, dict) else None
         if found != kind:
             raise ValueError(f"it is a {found} model, not a {kind}")
         model, keys = factory.from_pretrained(where, output_loading_info=True, **kwargs)
@@ -127,5 +128,5 @@ def load_from(factory, where: str, what: str, **kwargs):
         if wrong:
             raise ValueError(f"the weights do not belong to its config.json ({'; '.join(wrong)})")
         return model
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(f"no {what} could be loaded from {where}: {' '.join(str(error).split())[:300]}") from error

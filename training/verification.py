@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from vanilla_transformer.modeling import Translator
 from vanilla_transformer.training import rescoring
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.denoising import DenoisingTask
@@ -65,6 +66,8 @@ class Verification:
                 than metrics.jsonl says; or data are not there and must be.
         """
         corpora = {row["split"]: self.corpus(row["split"]) for row in claims(self.metrics)}
+        for split in [split for split, files in self.data.items() if files and split not in corpora]:
+            raise ValueError(f"--{split}-file is given, but metrics.jsonl has no score of a {split} part to measure again")
         missing = [split for split, corpus in corpora.items() if corpus is None]
         if missing and not self.allow_unverified:
             raise ValueError(
@@ -76,6 +79,8 @@ class Verification:
         questions["sample"] = self._sample_of(list(questions.values()))
         here = rescoring.answers(self.model, self.tokenizer, {"sample": questions["sample"]})["sample"]
         there = _ask_a_stranger(folder, questions)
+        if piped := there["sample"].get("piped"):
+            here["piped"] = Translator(self.model, self.tokenizer)(questions["sample"]["texts"][: len(piped)])
         _compare(here, there["sample"], questions["sample"])
         for row, corpus in rows:
             _remeasure(row, questions[row["split"]], there[row["split"]], corpus)
@@ -104,6 +109,8 @@ class Verification:
         run = RunArguments(**{f.name: known[f.name] for f in fields(RunArguments) if f.name in known})
         if known.get("source_lang"):
             return TranslationTask(data, self.tokenizer, self.model, run).train
+        if not {"mask_share", "poisson_lambda"} <= known.keys():
+            raise ValueError("training.yaml does not tell the noise of the pretraining (mask_share, poisson_lambda)")
         infilling = TextInfilling(self.tokenizer.mask_token_id, known["mask_share"], known["poisson_lambda"])
         return DenoisingTask(data, self.tokenizer, self.model, run, infilling).train
 
@@ -120,6 +127,8 @@ class Verification:
                 f"a source of the {row['split']} data has {longest} tokens, more than max_position_embeddings={limit}: what "
                 "was translated in pieces cannot be scored again; leave it out and score the model anew"
             )
+        if "num_beams" not in row:
+            raise ValueError(f"metrics.jsonl does not tell with how many beams its {row['split']} score was made (num_beams)")
         return {"texts": texts, "pairs": pairs, "num_beams": row["num_beams"]}
 
     def _sample_of(self, asked: list[dict[str, Any]]) -> dict[str, Any]:
@@ -152,8 +161,9 @@ def _ask_a_stranger(folder: Path, questions: dict[str, dict[str, Any]]) -> dict[
 
 def _compare(here: dict[str, Any], there: dict[str, Any], asked: dict[str, Any]) -> None:
     """Raise ValueError if the folder answers otherwise than the model here."""
-    for name, what in (("ids", "tokenizes"), ("translations", "translates")):
-        for ours, theirs, text in zip(here[name], there[name], asked["texts"], strict=True):
+    for name, what in (("ids", "tokenizes"), ("translations", "translates"), ("piped", "translates, as a pipeline,")):
+        answered = zip(here.get(name, []), there.get(name, []), strict=True)
+        for text, (ours, theirs) in zip(asked["texts"], answered, strict=False):  # the pipeline gets the first few
             if ours != theirs:
                 raise ValueError(
                     f"where this package is not installed, the model {what} {text[:60]!r} otherwise than here: its Python "

@@ -55,8 +55,20 @@ def test_every_format_is_kept():
     assert kept == {f"format_{version}" for version in range(1, FORMAT_VERSION + 1)}
 
 
+def test_the_first_files_did_not_name_their_format(tmp_path):
+    written = json.loads((CHECKPOINTS / "format_1" / "config.json").read_text())
+    del written["format_version"], written["custom_pipelines"]
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    config = VanillaTransformerConfig.from_pretrained(tmp_path)
+    assert config.format_version == 1
+    VanillaTransformerForConditionalGeneration(config).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["format_version"] == FORMAT_VERSION
+
+
 def test_a_newer_format_is_refused(tmp_path):
-    VanillaTransformerConfig().save_pretrained(tmp_path)
+    VanillaTransformerForConditionalGeneration(
+        VanillaTransformerConfig.from_paper("base", vocab_size=9, d_ff=8, encoder_layers=1, decoder_layers=1)
+    ).save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["format_version"] == FORMAT_VERSION
     (tmp_path / "config.json").write_text(json.dumps({**written, "format_version": FORMAT_VERSION + 1}))

@@ -174,13 +174,12 @@ def test_a_long_text_is_refused_with_its_place_or_translated_in_pieces(translato
     with pytest.raises(ValueError, match=rf"text 2: {tokens} tokens are more than .* max_position_embeddings={LIMIT}"):
         translator(["A man", LONG, "run"])
     before, whole, after = translator.translate(["A man", LONG, "run"], split_long=True)
-    assert (before.pieces, after.pieces, whole.pieces) == (1, 1, 4)
+    assert (before.pieces, after.pieces, whole.pieces) == (1, 1, 5)
     assert [before.text, after.text] == translator(["A man", "run"])
-    # Two sentences fit into a piece, and a third would not; the last is too long by itself.
-    pieces = ["A man sleeps on a bench.  Two dogs run.", "They run.", "Two dogs run over the", "grass, and a man sleeps."]
-    assert len(translator.tokenizer(" ".join(pieces[:2]))["input_ids"]) > LIMIT
-    first, second, third, fourth = expected = translator.translate(pieces)
-    assert whole.text == f"\n {first.text} {second.text}\n\n{third.text} {fourth.text}  "
+    # A sentence is a piece, and the last is too long to be one.
+    pieces = ["A man sleeps on a bench.", "Two dogs run.", "They run.", "Two dogs run over the", "grass, and a man sleeps."]
+    a, b, c, d, e = expected = translator.translate(pieces)
+    assert whole.text == f"\n {a.text}  {b.text} {c.text}\n\n{d.text} {e.text}  "
     assert whole.score == pytest.approx(sum(t.score for t in expected))
     assert whole.token_ids == [i for t in expected for i in t.token_ids]
     # No white space to split at, and white space in odd places.
@@ -240,6 +239,9 @@ def test_forced_scores_are_the_loss_without_smoothing(translator):
         ({"num_beams": 0}, "num_beams=0 must be at least 1"),
         ({"max_tokens": 0}, "max_tokens=0 must be at least 1"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"num_beams": "x"}, "num_beams='x' must be at least 1"),
+        ({"num_return_sequences": 2}, "num_return_sequences is not for here: ask for n_best"),
+        ({"return_dict_in_generate": True}, "return_dict_in_generate is not for here"),
         ({"length_penalty_kind": "x"}, "length_penalty_kind='x' must be 'hf' or 'paper'"),
     ],
 )

@@ -250,3 +250,35 @@ def test_hub_code_that_computes_something_else_is_refused(tiny_model, tmp_path):
     assert path.read_text() != before
     with pytest.raises(ValueError, match="where this package is not installed, the model .* otherwise|log-probability"):
         stage(tiny_model, tmp_path / "staged")
+
+
+def test_a_pipeline_that_answers_otherwise_is_refused(tiny_model, tmp_path):
+    path = tiny_model / "pipeline_vanilla_transformer.py"
+    before = path.read_text()
+    path.write_text(before.replace('{"translation_text": translation.text}', '{"translation_text": "something else"}'))
+    assert path.read_text() != before
+    with pytest.raises(ValueError, match="the model translates, as a pipeline, .* otherwise than here"):
+        stage(tiny_model, tmp_path / "staged")
+
+
+@pytest.mark.parametrize(
+    "file, text, said",
+    [
+        ("config.json", "[]", "no model could be loaded"),
+        ("training.yaml", "flags: 5", "training.yaml cannot be read: expected names and values, with flags among them"),
+        ("training.yaml", "- x", "training.yaml cannot be read: expected names and values"),
+        ("metrics.jsonl", "\n5\n", "metrics.jsonl cannot be read: line 2: expected a JSON object"),
+        ("metrics.jsonl", '{"loss": 1.0}', "metrics.jsonl cannot be read: line 1: expected step and split"),
+        ("tokenizer_config.json", "[]", "no tokenizer could be loaded"),
+    ],
+)
+def test_settings_of_another_shape_are_one_line(run, tmp_path, file, text, said):
+    (run / file).write_text(text)
+    with pytest.raises(ValueError, match=said) as caught:
+        stage(run, tmp_path / "staged")
+    assert "\n" not in str(caught.value)
+
+
+def test_data_for_a_score_that_is_not_there_are_not_ignored(tiny_model, tmp_path):
+    with pytest.raises(ValueError, match="--test-file is given, but metrics.jsonl has no score of a test part"):
+        Publication(tiny_model, {"test": ["nothere.jsonl"]}).stage(tmp_path, "a/b", "apache-2.0")
