@@ -56,10 +56,12 @@ def main(argv: list[str] | None = None) -> int:
     from datasets import disable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
-    from vanilla_transformer.training.hub_upload import Upload, check_repo_id, hub_token
+    from vanilla_transformer.training.hub_upload import Upload, check_branch, check_repo_id, hub_token
     from vanilla_transformer.training.publication import Publication
 
     check_repo_id(arguments.repo_id)
+    if arguments.branch is not None:
+        check_branch(arguments.branch)
     token = "" if arguments.dry_run else hub_token()
     disable_progress_bar()
     if not sys.stderr.isatty():
@@ -77,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         rest = {file.name for file in source.iterdir()} - {file.name for file in staged_files}
         print(f"stays here: {', '.join(sorted(rest)) or 'nothing'}")
         if arguments.dry_run:
-            print("dry run: nothing was uploaded")
+            print("dry run: nothing was uploaded, and the Hub has not yet been asked about the card and the licence's name")
             return 0
         upload = Upload(
             arguments.repo_id, token, arguments.private, arguments.branch, arguments.create_pr, arguments.commit_message

@@ -245,6 +245,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def make_branch(self, repo_id: str, branch: str) -> None:
         repository = self._repository(repo_id, writing=True)
+        if re.search(r"[\s~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|^[-/.]|[/.]$", branch):
+            raise RefusedError(400, f"Invalid ref name: {branch}")
         if branch in repository.heads:
             raise RefusedError(409, "Reference already exists")
         repository.heads[branch] = repository.heads["main"]
@@ -266,6 +268,10 @@ class _Handler(BaseHTTPRequestHandler):
             if value["oid"] not in self.hub.large:
                 raise RefusedError(400, f"{value['path']} was never uploaded")
             files[value["path"]] = self.hub.large[value["oid"]]
+        for path in (line["value"]["path"] for line in lines if line["key"] == "deletedFile"):
+            if path not in files:
+                raise RefusedError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
+            del files[path]
         oid = repository.commit(lines[0]["value"]["summary"], files)
         branch = f"refs/pr/{len(repository.heads)}" if proposed else revision
         repository.heads[branch] = oid

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
+from huggingface_hub.utils import HfHubHTTPError
 
 from vanilla_transformer.training import hub_upload
-from vanilla_transformer.training.hub_upload import Upload, check_repo_id, hub_token
+from vanilla_transformer.training.hub_upload import Upload, check_branch, check_repo_id, hub_token
 
 # huggingface_hub itself uploads large files in a way that its HTTP client discourages.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
+NOTHING = "nothing has been published$"
+UNKNOWN = r"it is not known whether the commit was made, so it may have been published: look at http://[\w.:]+/ada/model/"
 CARD = '---\nlicense: {license}\n---\n# A model\n\nfrom_pretrained("ada/model", revision="main")\n'
 
 
@@ -95,6 +99,78 @@ def test_a_repository_that_exists_gets_what_has_changed(hub, folder):
     assert not [path for method, path in hub.requests if method == "PUT"]  # the weights are there already
 
 
+@pytest.mark.parametrize("fault", [None, "cut commit", "lose answer"])
+def test_shards_replace_whole_weights_and_bare_files_those_of_a_run(hub, folder, fault):
+    others = {"notes.md": b"ours", "checkpoint/model.safetensors": b"theirs", "vocabulary.txt": b"a"}
+    run = ("metrics.jsonl", "training.yaml", "curves.png", "attention.png", "generation_config.json", "modeling.py")
+    for name in run:
+        (folder / name).write_text(name)
+    upload().push(folder)
+    hub.files("ada/model").update(others)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    for name in run:
+        (folder / name).unlink()
+    if fault:
+        hub.faults[fault] = 1
+    made = upload(message="Sharded").push(folder)
+    expected = content(folder).keys() | others.keys() | {".gitattributes"}
+    assert hub.files("ada/model").keys() == hub.files("ada/model", made.oid).keys() == expected
+    assert hub.repositories["ada/model"].messages[3:] == ["Sharded", "Pin the revision in the card"]
+
+
+def test_a_pull_request_and_a_branch_delete_only_there(hub, folder):
+    upload().push(folder)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    upload(create_pr=True).push(folder)
+    upload(branch="sharded").push(folder)
+    for revision in ("refs/pr/1", "sharded"):
+        assert "model.safetensors" not in hub.files("ada/model", revision)
+    assert "model.safetensors" in hub.files("ada/model")
+
+
+@pytest.mark.parametrize(
+    "owner, step, options, said",
+    [
+        (HfApi, "whoami", {}, NOTHING),
+        (HfApi, "preupload_lfs_files", {}, NOTHING),
+        (HfApi, "create_commit", {}, f"{UNKNOWN}commits/main$"),
+        (HfApi, "create_commit", {"branch": "v2"}, f"{UNKNOWN}commits/v2$"),
+        (HfApi, "create_commit", {"create_pr": True}, f"{UNKNOWN}discussions$"),
+        (Upload, "_check", {}, r"published as {oid}, but the card is not pinned .it still says"),
+        (Upload, "_check", {"create_pr": True}, "proposed as http://.*/ada/model/discussions/1$"),
+    ],
+)
+def test_who_interrupts_is_told_what_is_known(hub, folder, monkeypatch, owner, step, options, said):
+    def interrupted(self, *arguments, **named):
+        original(self, *arguments, **named)
+        raise KeyboardInterrupt
+
+    original = getattr(owner, step)
+    monkeypatch.setattr(owner, step, interrupted)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        upload(**options).push(folder)
+    heads = hub.repositories["ada/model"].heads if hub.repositories else {"main": ""}
+    assert re.match(said.replace("{oid}", heads["main"]), str(stopped.value))
+    messages = [message for repository in hub.repositories.values() for message in repository.messages]
+    assert ("Upload model" in messages) == (said != NOTHING)
+
+
+def test_a_file_of_an_older_model_that_stayed_is_never_announced_as_done(hub, folder, monkeypatch):
+    upload().push(folder)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+
+    def commit(self, *arguments, **options):
+        made = original(self, *arguments, **options)
+        hub.files("ada/model")["model.safetensors"] = b"old"
+        return made
+
+    original = Upload._commit
+    monkeypatch.setattr(Upload, "_commit", commit)
+    with pytest.raises(ConnectionError, match="model.safetensors, of another model, is still on the Hub .ada/model, "):
+        upload().push(folder)
+
+
 def test_a_public_repository_is_no_place_for_a_private_model(hub, folder):
     upload().push(folder)
     before = hub.files("ada/model")
@@ -117,10 +193,10 @@ def test_what_breaks_once_is_tried_again(hub, folder, fault):
 @pytest.mark.parametrize(
     "fault, said",
     [
-        ("cut", "could not upload; nothing has been published: Error while uploading 'model.safetensors'"),
-        ("cut commit", "could not upload; nothing has been published: "),
-        ("commit 500", "could not upload; nothing has been published: .*refused .500."),
-        ("commit 412", "the commit was refused .412. .somebody has changed the repository meanwhile: try again."),
+        ("cut", f"could not upload: Error while uploading 'model.safetensors'.*; {NOTHING}"),
+        ("cut commit", f"could not upload: .*; {UNKNOWN}commits/main$"),
+        ("commit 500", f"could not upload: .*refused .500..*; {UNKNOWN}commits/main$"),
+        ("commit 412", f"refused .412. .somebody has changed the repository meanwhile: try again.; {NOTHING}"),
     ],
 )
 def test_what_keeps_breaking_leaves_the_repository_as_it_was(hub, folder, fault, said):
@@ -138,32 +214,47 @@ def test_a_pull_request_whose_answer_is_lost_is_not_made_twice(hub, folder):
     upload().push(folder)
     hub.faults["lose answer"] = 1
     (folder / "config.json").write_text("[]")
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ConnectionError, match=f"could not upload: .*; {UNKNOWN}discussions$"):
         upload(create_pr=True).push(folder)
     assert sorted(hub.repositories["ada/model"].heads) == ["main", "refs/pr/1"]
 
 
-def test_a_file_that_arrived_otherwise_is_never_announced_as_done(hub, folder, monkeypatch):
-    def commit(self, *arguments):
-        made = original(self, *arguments)
-        hub.files("ada/model")["config.json"] = b"{"
+@pytest.mark.parametrize("name, arrived", [("config.json", b"{"), ("config.json", b"[]"), ("model.safetensors", b"old")])
+def test_a_file_that_arrived_otherwise_is_never_announced_as_done(hub, folder, monkeypatch, name, arrived):
+    def commit(self, *arguments, **options):
+        made = original(self, *arguments, **options)
+        hub.files("ada/model")[name] = arrived
         return made
 
     original = Upload._commit
     monkeypatch.setattr(Upload, "_commit", commit)
-    with pytest.raises(ConnectionError, match="config.json is not on the Hub as it is here"):
+    with pytest.raises(ConnectionError, match=f"{name} is not on the Hub as it is here"):
         upload().push(folder)
 
 
-def test_a_model_whose_card_could_not_be_pinned_says_so(hub, folder, monkeypatch):
-    def commit(self, message, files):
-        if message.startswith("Pin"):
-            hub.faults["commit 412"] = 1
-        return original(self, message, files)
+def test_what_is_refused_after_an_unclear_answer_may_have_been_published(hub, folder, monkeypatch):
+    hub.faults["commit 500"] = 1
+    monkeypatch.setattr("time.sleep", lambda seconds: hub.faults.update({"commit 412": 1}))
+    with pytest.raises(ConnectionError, match=f"; {UNKNOWN}commits/main$"):
+        upload().push(folder)
+
+
+@pytest.mark.parametrize(
+    "fault, said",
+    [
+        ("commit 412", r"refused .412. .*; published as \w{40}, but the card is not pinned .*: push again$"),
+        ("commit 500", r"refused .500..*; published as \w{40}, but it is not known whether the card is pinned: look at "),
+    ],
+)
+def test_a_model_whose_card_could_not_be_pinned_says_so(hub, folder, monkeypatch, fault, said):
+    def commit(self, what, *arguments, **options):
+        if what.startswith("pin"):
+            hub.faults[fault] = 1000
+        return original(self, what, *arguments, **options)
 
     original = Upload._commit
     monkeypatch.setattr(Upload, "_commit", commit)
-    with pytest.raises(ConnectionError, match=r"the model is published, whole, as \w{40}, but its card still says"):
+    with pytest.raises(ConnectionError, match=f"^could not pin the card: .*{said}"):
         upload().push(folder)
     assert hub.files("ada/model")["model.safetensors"] == (folder / "model.safetensors").read_bytes()
 
@@ -193,6 +284,28 @@ def test_what_is_no_name_of_a_repository(repo_id):
     with pytest.raises(ValueError, match="--repo-id"):
         check_repo_id(repo_id)
     check_repo_id("ada/Model_1.0-de")
+
+
+@pytest.mark.parametrize(
+    "branch", ["", " ", "v 2", "v2\n", "a..b", "a~1", "a^", "a:b", "a?", "*", "a[", "a\\b", "@", "a@{1}", "/a", "a/", "a//b"]
+    + ["-a", ".a", "a/.b", "a.", "a.lock", "a.lock/b", "a\x7f"]
+)  # fmt: skip
+def test_what_is_no_name_of_a_branch_is_refused_before_anything_is_made(hub, branch):
+    for refuses in (check_branch, lambda branch: upload(branch=branch)):
+        with pytest.raises(ValueError, match="^--branch .* is no name for a branch: [^\n]+$"):
+            refuses(branch)
+    assert not hub.requests
+
+
+def test_names_of_branches():
+    for branch in ("main", "v2", "a/b", "release-1.0", "größer", "a@b", "a.locks", "refs/pr/1"):
+        check_branch(branch)
+
+
+def test_the_stand_in_makes_no_branch_that_git_would_not(hub, folder):
+    upload().push(folder)
+    with pytest.raises(HfHubHTTPError, match="Invalid ref name: v 2"):
+        HfApi(token="ada-token").create_branch("ada/model", branch="v 2")
 
 
 def test_without_a_token_the_way_to_one_is_told(monkeypatch):
