@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from vanilla_transformer.modeling import Translator
@@ -72,7 +73,8 @@ for repo, revision in json.loads(sys.argv[1]):
     tokenizer = AutoTokenizer.from_pretrained("ada/pushed", revision=revision, trust_remote_code=True)
     model = AutoModelForSeq2SeqLM.from_pretrained(repo, revision=revision, trust_remote_code=True)
     ids = model.generate(**tokenizer(sys.argv[2], return_tensors="pt"))
-    answers[repo] = tokenizer.decode(ids[0], skip_special_tokens=True)
+    logits = model.eval()(ids, decoder_input_ids=ids).logits
+    answers[repo] = [tokenizer.decode(ids[0], skip_special_tokens=True), ids.tolist(), logits.tolist()]
 print(json.dumps(answers))
 """
 PUSH_FROM_PYTHON = """
@@ -113,8 +115,12 @@ def test_pushed_by_the_command_and_by_the_method_and_loaded_by_name_where_we_are
         text=True,
     )
     assert loaded.returncode == 0, loaded.stderr
-    expected = Translator.from_pretrained(run, device="cpu")(TEXT)
-    assert json.loads(loaded.stdout.splitlines()[-1]) == {"ada/pushed": expected, "ada/from-python": expected}
+    translator = Translator.from_pretrained(run, device="cpu")
+    for text, ids, logits in json.loads(loaded.stdout.splitlines()[-1]).values():
+        assert text == translator(TEXT)
+        ids = torch.tensor(ids)
+        with torch.no_grad():  # the same bits: JSON keeps every digit
+            assert translator.model(ids, decoder_input_ids=ids).logits.tolist() == logits
     assert {path for _, path in hub.requests if path.startswith(f"/ada/pushed/resolve/{revision}/model.saf")}
 
 
