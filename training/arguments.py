@@ -72,6 +72,26 @@ class DataArguments:
     source_lang: str | None = _flag("name of the source language in the data, for example en")
     target_lang: str | None = _flag("name of the target language in the data, for example de")
     target_tag: bool = _flag("put the target language's tag (>>de<<) before each source text", False)
+    train_languages: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "what each training file holds, in their order: en de ko for raw text, en-de ko-en for pairs; its tag (>>de<<), "
+            "of the language to write, then stands before each source"
+        },
+    )
+    train_weights: list[float] = field(
+        default_factory=list,
+        metadata={
+            "help": "how often a row of each training file is seen, in their order, beside one of weight 1: 4 1 for a small "
+            "corpus with a large one"
+        },
+    )
+    sampling_temperature: float | None = _flag(
+        "instead of weights: files are seen in proportion to rows^(1/T); 1 as they are, 5 as in mT5's kind, large values equally"
+    )
+    bpe_dropout: float = _flag(
+        "probability of leaving out a merge when training text is cut into pieces, anew each time; the literature: 0.1", 0.0
+    )
     max_source_length: int | None = _flag(
         "longer sources, in tokens, are left out and counted; if not given: the model's limit, or half of max_tokens"
     )
@@ -82,6 +102,17 @@ class DataArguments:
     def __post_init__(self):
         if self.train_file and self.dataset_name is not None:
             raise ValueError(f"train_file and dataset_name={self.dataset_name} both say what to train on: give one of them")
+        for name in ("train_languages", "train_weights"):
+            if (count := len(getattr(self, name))) and count != len(self.train_file):
+                raise ValueError(f"{name} names {count}, but there are {len(self.train_file)} training files: one for each")
+        if any(not 0 < weight < float("inf") for weight in self.train_weights):
+            raise ValueError(f"train_weights={self.train_weights} must all be greater than 0")
+        if self.sampling_temperature is not None and not 1 <= self.sampling_temperature < float("inf"):
+            raise ValueError(f"sampling_temperature={self.sampling_temperature} must be 1 or more")
+        if self.sampling_temperature is not None and self.train_weights:
+            raise ValueError("train_weights and sampling_temperature both say how often a file is seen: give one of them")
+        if not 0 <= self.bpe_dropout < 1:
+            raise ValueError(f"bpe_dropout={self.bpe_dropout} is a probability: at least 0 and less than 1")
         for name in ("max_source_length", "max_target_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
