@@ -53,6 +53,42 @@ class ModelArguments:
 
 
 @dataclass
+class TransferArguments:
+    """How a pretrained model becomes another, and what it keeps. Without these flags all weights learn alike."""
+
+    freeze: list[str] = field(
+        default_factory=list,
+        metadata={"help": "what never learns: embeddings, encoder, decoder; body is all but the head"},
+    )
+    head_only_steps: int = _flag("slow start: so many updates for the head alone, then for the others too", 0)
+    unfreeze_steps: int = _flag("after them, one level more, from the top, every so many updates; 0: all at once", 0)
+    layer_decay: float = _flag(
+        "a layer's learning rate is that of the one above times this; ULMFiT: 0.38, for deep pretrained models 0.75 to 0.95", 1.0
+    )
+    head_rate: float = _flag("the head's learning rate is the schedule's times this", 1.0)
+    lora_rank: int = _flag("learn low-rank changes of this rank (LoRA) beside frozen weights; 0: the weights themselves", 0)
+    lora_alpha: float = _flag("a low-rank change counts alpha / rank times", 16.0)
+    lora_dropout: float = _flag("probability of dropping an input of a low-rank change", 0.0)
+    lora_targets: list[str] = field(
+        default_factory=lambda: ["q_proj", "v_proj"],
+        metadata={"help": "linear layers that get one: q_proj k_proj v_proj out_proj fc1 fc2"},
+    )
+
+    def __post_init__(self):
+        for name in ("head_only_steps", "unfreeze_steps", "lora_rank"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if self.unfreeze_steps and not self.head_only_steps:
+            raise ValueError(f"unfreeze_steps={self.unfreeze_steps} says what follows head_only_steps: give that as well")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay={self.layer_decay} must be greater than 0 and at most 1")
+        if not 0 < self.head_rate < float("inf"):
+            raise ValueError(f"head_rate={self.head_rate} must be greater than 0")
+        if self.lora_rank and (self.freeze or self.head_only_steps):
+            raise ValueError("lora_rank freezes all but the low-rank changes and the head already: leave out freeze and head_only_steps")
+
+
+@dataclass
 class DataArguments:
     """The data of a run. Files: JSON Lines, JSON, CSV, Parquet (also .gz), or `a.en,a.de`, a pair of plain text files."""
 
@@ -136,6 +172,11 @@ class RunArguments:
         "peak of the inverse square root schedule; if not given, the paper's: d_model^-0.5 warmup_steps^-0.5"
     )
     noam_factor: float = _flag("factor on the paper's schedule, where learning_rate is not given", 1.0)
+    schedule: Literal["inverse-sqrt", "linear", "constant"] = _flag(
+        "what follows the warm-up: the paper's fall with 1 / sqrt(update), a straight line to 0 at max_steps, or no fall; the last "
+        "two need learning_rate",
+        "inverse-sqrt",
+    )
     warmup_steps: int = _flag("updates during which the learning rate rises", 4000)
     adam_beta1: float = _flag("decay of Adam's mean; the paper: 0.9", 0.9)
     adam_beta2: float = _flag("decay of Adam's variance; the paper: 0.98", 0.98)
@@ -153,8 +194,10 @@ class RunArguments:
     eval_steps: int = _flag("updates between two evaluations", 1000)
     save_steps: int = _flag("updates between two checkpoints; 0: only at the end and when interrupted", 1000)
     keep_checkpoints: int = _flag("newest checkpoints kept; 0 keeps all", 5)
-    best_metric: Literal["auto", "loss", "bleu", "chrf"] = _flag(
-        "what decides which model is best: auto is bleu where the task has it, else loss", "auto"
+    best_metric: str = _flag(
+        "what decides which model is best: loss, or one of the task's scores (bleu, chrf, accuracy, f1, las, ...); auto is the "
+        "task's usual one",
+        "auto",
     )
     patience: int = _flag("stop after so many evaluations without a better model; 0 never stops early", 0)
     average_last: int = _flag("at the end, average the weights of so many checkpoints and keep that if it is better", 0)
@@ -187,6 +230,13 @@ class RunArguments:
         if self.learning_rate is not None and self.noam_factor != 1.0:
             raise ValueError(
                 "learning_rate and noam_factor are two ways to say how high the same curve is: give one of them"
+            )
+        if self.schedule != "inverse-sqrt" and self.learning_rate is None:
+            raise ValueError(f"schedule={self.schedule} needs learning_rate, its highest point")
+        if self.schedule == "linear" and self.warmup_steps >= self.max_steps:
+            raise ValueError(
+                f"schedule=linear falls to 0 at max_steps={self.max_steps}, and warmup_steps={self.warmup_steps} rises until then: "
+                f"lower it"
             )
         if self.average_last and self.keep_checkpoints and self.average_last > self.keep_checkpoints:
             raise ValueError(

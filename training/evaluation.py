@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -13,8 +13,10 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 
 from vanilla_transformer.modeling.loss import IGNORED, linear_smoothed_cross_entropy
-from vanilla_transformer.training.task import Corpus, Task
 from vanilla_transformer.training.token_batches import cut_batches
+
+if TYPE_CHECKING:  # tasks call this file
+    from vanilla_transformer.training.task import Corpus, Task
 
 
 @contextlib.contextmanager

@@ -27,7 +27,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from vanilla_transformer.modeling.loss import IGNORED
-from vanilla_transformer.training.arguments import RunArguments
+from vanilla_transformer.training.adapters import add_adapters, without_adapters
+from vanilla_transformer.training.arguments import RunArguments, TransferArguments
 from vanilla_transformer.training.checkpoints import (
     Progress,
     average_weights,
@@ -36,12 +37,13 @@ from vanilla_transformer.training.checkpoints import (
     load_weights,
     save_checkpoint,
 )
-from vanilla_transformer.training.evaluation import as_saved, negative_log_likelihood
+from vanilla_transformer.training.evaluation import as_saved
 from vanilla_transformer.training.run_folder import RunFolder
 from vanilla_transformer.training.schedules import learning_rate
 from vanilla_transformer.training.stop_signals import StopSignals
 from vanilla_transformer.training.task import Task
 from vanilla_transformer.training.token_batches import TokenBatches
+from vanilla_transformer.training.transfer import Transfer
 
 
 class NonFiniteLossError(ValueError):
@@ -57,7 +59,10 @@ class Training:
         tokenizer: saved beside the model.
         task: the corpora, and how outputs are scored.
         run: the flags.
-        arguments: all dataclasses of flags, for training.yaml.
+        arguments: all dataclasses of flags, for training.yaml; TransferArguments among them say which weights learn.
+
+    Raises:
+        ValueError: `best_metric` is nothing that the task measures; or as `RunFolder` and `Transfer`.
     """
 
     def __init__(
@@ -71,8 +76,8 @@ class Training:
     ):
         self.accelerator, self.tokenizer, self.task, self.flags = accelerator, tokenizer, task, run
         self.metric = run.best_metric if run.best_metric != "auto" else task.best_metric
-        if self.metric != "loss" and task.best_metric == "loss":
-            raise ValueError(f"best_metric={self.metric} needs generated output, which this task has not; choose loss")
+        if self.metric not in task.metrics:
+            raise ValueError(f"best_metric={self.metric} is nothing that this task measures; choose {' or '.join(task.metrics)}")
         with accelerator.main_process_first():
             self.folder = RunFolder(
                 run.output_dir,
@@ -89,9 +94,12 @@ class Training:
         if run.gradient_checkpointing:
             # transformers 5.23 renamed it, and warns about the old name.
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        flags = next((part for part in arguments if isinstance(part, TransferArguments)), TransferArguments())
+        add_adapters(model, flags, run.seed)
+        self.transfer = Transfer(model, flags)
         kind = torch.optim.AdamW if run.weight_decay else torch.optim.Adam
         optimizer = kind(
-            model.parameters(),
+            self.transfer.parameter_groups(),
             lr=0.0,  # the schedule sets it before every update
             betas=(run.adam_beta1, run.adam_beta2),
             eps=run.adam_epsilon,
@@ -180,6 +188,7 @@ class Training:
         update = self.progress.update + 1
         self._set_learning_rate(update)
         self.model.train()
+        self.transfer.rest(update)
         losses = []
         for number, batch in enumerate(micro_batches, start=1):
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -194,6 +203,7 @@ class Training:
         if not math.isfinite(mean_loss):
             guilty = [batch for batch, loss in zip(rows, losses, strict=True) if not loss.isfinite()]
             self._refuse_non_finite(f"the loss is {mean_loss}", update, guilty)
+        self.transfer.drop_gradients(update)
         norm = self._clip_gradients()
         if accelerator.scaler is None and not math.isfinite(norm):  # fp16's scaler skips such an update itself
             self._refuse_non_finite(f"the norm of the gradient is {norm}", update, rows)
@@ -217,9 +227,11 @@ class Training:
             warmup_steps=run.warmup_steps,
             noam_factor=run.noam_factor,
             peak=run.learning_rate,
+            schedule=run.schedule,
+            max_steps=run.max_steps,
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
 
     def _clip_gradients(self) -> float:
         """The norm of the whole gradient, before it was clipped."""
@@ -274,10 +286,7 @@ class Training:
         is_best = True
         if task.validation is not None:
             with as_saved(self.plain):
-                row |= negative_log_likelihood(
-                    self.accelerator, self.plain, task, task.validation, self.flags.max_tokens
-                )
-                row |= task.score(self.accelerator, self.plain, task.validation, self.flags.eval_num_beams)
+                row |= task.evaluate(self.accelerator, self.plain, task.validation, self.flags.eval_num_beams)
             score = -row["loss"] if self.metric == "loss" else row[self.metric]
             # Equal scores are common where BLEU is: it is 0 for a weak model, and for all texts of under four words.
             better = (score, -row["loss"]) > (progress.best_score or 0.0, -progress.best_loss)
@@ -288,16 +297,11 @@ class Training:
             elif "averaged" not in extra:  # which is no step of the training that patience watches
                 progress.evaluations_without_best += 1
         row["best"] = is_best
-        shown = ("loss", "perplexity", "bleu", "chrf", "exact", "cut_outputs")
-        self._print(
-            f"update {progress.update}: "
-            + ", ".join(f"{name} {row[name]}" for name in shown if name in row)
-            + (" (best so far)" if is_best else "")
-        )
+        self._print(f"update {progress.update}: {self._told(row)}{' (best so far)' if is_best else ''}")
         if self.accelerator.is_main_process:
             self.folder.log_metrics(row)
             if is_best:
-                self.folder.publish(self.plain, self.tokenizer)
+                self.folder.publish(without_adapters(self.plain), self.tokenizer)
             self.folder.tell(self.plain)
         self.accelerator.log(
             {f"validation/{k}": v for k, v in row.items() if isinstance(v, (int, float))}, step=progress.update
@@ -344,17 +348,15 @@ class Training:
             progress.averaged = names
             self._save()  # again: if the average was the best so far, a longer run has to beat it
         if task.test is not None:
-            load_weights(self.plain, self.folder.path)  # the best
-            with as_saved(self.plain):
+            best = without_adapters(self.plain)
+            load_weights(best, self.folder.path)
+            with as_saved(best):
                 row = {"step": progress.best_update or progress.update, "split": "test"}
-                row |= negative_log_likelihood(self.accelerator, self.plain, task, task.test, run.max_tokens)
-                row |= task.score(self.accelerator, self.plain, task.test, run.test_num_beams)
-            self._print(
-                "test: " + ", ".join(f"{name} {row[name]}" for name in ("loss", "bleu", "chrf", "exact") if name in row)
-            )
+                row |= task.evaluate(self.accelerator, best, task.test, run.test_num_beams)
+            self._print(f"test: {self._told(row)}")
             if self.accelerator.is_main_process:
                 self.folder.log_metrics(row)
-                self.folder.tell(self.plain)
+                self.folder.tell(best)
         # The wrapped model goes before the process group does: if it held the group's last reference, Gloo's destructor would
         # wait for a thread that waits for Python (seen with two processes, now and then, torch 2.13).
         self.accelerator.wait_for_everyone()
@@ -370,6 +372,8 @@ class Training:
         self._print(
             f"Model: {parameters:,} parameters; deviations from the paper: {config.deviations_from_paper() or 'none'}"
         )
+        if (said := str(self.transfer)) and self.transfer.is_partial:
+            self._print(f"Transfer: {said}")
         for name in ("train", "validation", "test"):
             corpus = getattr(self.task, name)
             if corpus is not None:
@@ -380,9 +384,12 @@ class Training:
             f"{100 * self.batches.padding_share():.1f} % padding. {progress.update:,} of {run.max_steps:,} updates done."
         )
 
+    def _told(self, row: dict[str, Any]) -> str:
+        return ", ".join(f"{name} {row[name]}" for name in self.task.told if name in row)
+
     def _log(self, window: _Window, bar: tqdm) -> None:
         loss, speed, seconds_per_update = window.take()
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
         remaining = (self.flags.max_steps - self.progress.update) * seconds_per_update
         line = {
             "loss": f"{loss:.4f}",
@@ -449,6 +456,8 @@ def make_accelerator(run: RunArguments) -> Accelerator:
         project_dir=run.output_dir,
         # The schedule counts updates, whatever the number of processes.
         step_scheduler_with_optimizer=False,
+        # Left to itself, Accelerate takes each of several processes without a GPU for the only one.
+        cpu=not torch.accelerator.is_available(),
     )
     if run.precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would compute in fp32 instead
         raise ValueError("precision=fp16 needs a GPU; on a processor take fp32 or bf16")

@@ -93,10 +93,12 @@ class RunFolder:
         _write(description, yaml.safe_dump({"flags": flags, **_environment()}, sort_keys=False, allow_unicode=True))
 
     def _check_flags(self, old: dict[str, Any], new: dict[str, Any], override: bool) -> None:
+        # A straight line to 0 at max_steps is another line with other max_steps.
+        free = _FREE_ON_RESUME - {"max_steps"} if new.get("schedule") == "linear" else _FREE_ON_RESUME
         changed = {
             key: (old.get(key), value)
             for key, value in new.items()
-            if key not in _FREE_ON_RESUME and old.get(key) != value
+            if key not in free and old.get(key) != value
         }
         lines = ", ".join(f"{key}: {before} -> {after}" for key, (before, after) in changed.items())
         if changed and not override:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.encoding import DroppedRows
+from vanilla_transformer.training.evaluation import negative_log_likelihood
 from vanilla_transformer.training.token_batches import Examples
 
 
@@ -57,8 +58,18 @@ class Task:
     test: Corpus | None = None
     collator: Callable[[list[dict[str, Any]]], dict[str, Any]]
     """rows -> input_ids and attention_mask (B, S), decoder_input_ids and labels (B, T)"""
+    run: RunArguments
     best_metric: str = "loss"
-    """the field of an evaluation by which models are compared; more is better, but for the loss"""
+    """the field of an evaluation by which models are compared unless the user names another"""
+    metrics: tuple[str, ...] = ("loss",)
+    """the fields by which models can be compared; more is better, but for the loss"""
+    told: tuple[str, ...] = ("loss", "perplexity", "bleu", "chrf", "exact", "cut_outputs")
+    """the fields that are printed"""
+
+    def evaluate(self, accelerator: Accelerator, model: PreTrainedModel, corpus: Corpus, num_beams: int) -> dict[str, Any]:
+        """`loss`, and whatever else the task measures, by name. Every process must call it."""
+        found: dict[str, Any] = dict(negative_log_likelihood(accelerator, model, self, corpus, self.run.max_tokens))
+        return found | self.score(accelerator, model, corpus, num_beams)
 
     def score(self, accelerator: Accelerator, model: PreTrainedModel, corpus: Corpus, num_beams: int) -> dict[str, Any]:
         """Scores of generated outputs, by name. Every process must call it. None for a task judged by loss alone."""

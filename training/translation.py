@@ -26,6 +26,7 @@ class TranslationTask(Task):
     """
 
     best_metric = "bleu"
+    metrics = ("bleu", "chrf", "loss")
 
     def __init__(
         self, data: DataArguments, tokenizer: Any, model: PreTrainedModel, run: RunArguments
