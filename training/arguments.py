@@ -50,6 +50,15 @@ class ModelArguments:
     share_embeddings: Literal["all", "source-target", "target-output", "none"] | None = _flag(
         "which of source embedding, target embedding and output matrix are one; the paper: all"
     )
+    head_reads: Literal["encoder", "decoder"] | None = _flag(
+        "what a classifier, tagger or parser reads: the encoder's states, and then there is no decoder, or the decoder's, to which "
+        "the text is shown again (BART)"
+    )
+    classifier_dropout: float | None = _flag("probability of dropping an element of what a head reads; dropout's if not given")
+    arc_width: int | None = _flag("width of a parser's arc scorer; Dozat and Manning: 500")
+    relation_width: int | None = _flag("width of a parser's scorer of relations; Dozat and Manning: 100")
+    biaffine_dropout: float | None = _flag("dropout in these scorers; Dozat and Manning: 0.33")
+    new_head: bool = _flag("with --model: begin a new head, although the model has one for this task", False)
 
 
 @dataclass

@@ -1,0 +1,181 @@
+"""The tables of docs/reproduction.md: each task from scratch and from a pretrained model, three seeds each.
+
+    python benchmarks/reproduction_data.py runs/reproduction/data          # raw text, once
+    python benchmarks/reproduction.py pretrain runs/reproduction           # two models, en-de and ko-en; two processes
+    python benchmarks/reproduction.py finetune runs/reproduction sst2 ...  # all tasks if none is named; two runs at a time
+    python benchmarks/reproduction.py tables runs/reproduction             # prints them
+
+Both arms of a task have the same sizes, vocabulary, data, number of updates, batches and stopping; only where the weights come
+from differs, and the highest learning rate, which was chosen for each arm on the validation part with seed 1. A run that is
+complete is not made again; one that was broken off is made anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import rmtree
+
+DATA = Path(os.environ.get("VANILLA_TRANSFORMER_DATA", "../shared/data"))
+SEEDS = (1, 2, 3)
+PRETRAINING = "--preset tiny --dropout 0.1 --max-tokens 1024 --accumulation-steps 2 --learning-rate 2e-3 --warmup-steps 1000"
+PRETRAINING_UPDATES = 7000
+
+
+@dataclass
+class Comparison:
+    """A task and its data; the rest of the flags are the recipe's."""
+
+    name: str
+    languages: str
+    """which of the two pretrained models, and whose vocabulary"""
+    recipe: str
+    folder: str
+    metric: str
+    more: str = ""
+    """further flags, for both arms"""
+    scratch: str = ""
+    pretrained: str = ""
+    files: dict[str, str] = field(default_factory=lambda: {p: f"{p}.jsonl.gz" for p in ("train", "validation", "test")})
+
+    def flags(self, runs: Path) -> list[str]:
+        data = DATA / self.folder
+        named = {part: str(runs / "data" / file if file.startswith("multi30k_2000") else data / file)
+                 for part, file in self.files.items()}  # fmt: skip
+        return [word for part, file in named.items() for word in (f"--{part}-file", file)] + self.more.split()
+
+
+MULTI30K = {"train": "train.jsonl.gz", "validation": "validation.jsonl.gz", "test": "test_2016_flickr.jsonl.gz"}
+COMPARISONS = [
+    Comparison("sst2", "en-de", "classification_tiny", "text_classification/sst2", "accuracy"),
+    Comparison("nsmc_raw", "ko-en", "classification_tiny", "text_classification/nsmc_raw", "accuracy"),
+    Comparison("snips-slots", "en-de", "tagging_tiny", "token_classification/snips", "f1"),
+    Comparison("snips-intent", "en-de", "classification_tiny", "token_classification/snips", "accuracy"),
+    Comparison("klue_ner_dev", "ko-en", "tagging_tiny", "token_classification/klue_ner_dev", "f1"),
+    Comparison("english_ewt", "en-de", "parsing_tiny", "ud/english_ewt", "las"),
+    Comparison("korean_gsd", "ko-en", "parsing_tiny", "ud/korean_gsd", "las"),
+    Comparison("korean_chatbot", "ko-en", "dialogue_tiny", "dialogue/korean_chatbot", "chrf"),
+    Comparison("multi30k-2000", "en-de", "finetune_tiny", "multi30k/en-de", "bleu", "--source-lang en --target-lang de",
+               files=MULTI30K | {"train": "multi30k_2000.jsonl"}),
+    Comparison("multi30k-29000", "en-de", "finetune_tiny", "multi30k/en-de", "bleu", "--source-lang en --target-lang de",
+               files=MULTI30K),
+    Comparison("libreoffice_help", "ko-en", "finetune_tiny", "ko-en/libreoffice_help", "bleu",
+               "--source-lang ko --target-lang en"),
+]  # fmt: skip
+
+
+def pretrain(runs: Path) -> None:
+    for languages in ("en-de", "ko-en"):
+        data, vocabulary, output = runs / "data" / languages, runs / f"vocabulary-{languages}", runs / f"pretrained-{languages}"
+        if not vocabulary.exists():
+            command("train-tokenizer", "--train-file", f"{data}/text.txt", "--vocab-size", "10000", "--languages",
+                    *languages.split("-"), "--output-dir", str(vocabulary))  # fmt: skip
+        if not output.exists():
+            command("pretrain", *PRETRAINING.split(), "--tokenizer", str(vocabulary), "--train-file", f"{data}/text.txt",
+                    "--validation-file", f"{data}/held_out.txt", "--max-steps", str(PRETRAINING_UPDATES),
+                    "--output-dir", str(output), processes=2)  # fmt: skip
+
+
+def finetune(runs: Path, names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
+    chosen = [one for one in COMPARISONS if not names or one.name in names]
+    jobs = [(one, arm, seed) for one in chosen for seed in seeds for arm in ("scratch", "pretrained")]
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 2))) as pool:
+        list(pool.map(lambda job: train(runs, *job), jobs))
+
+
+def train(runs: Path, one: Comparison, arm: str, seed: int) -> None:
+    output = runs / one.name / f"{arm}-{seed}"
+    if scores(output, "test"):
+        return
+    rmtree(output, ignore_errors=True)
+    start = {
+        "scratch": ["--preset", "tiny", "--tokenizer", str(runs / f"vocabulary-{one.languages}"), *one.scratch.split()],
+        "pretrained": ["--model", str(runs / f"pretrained-{one.languages}"), *one.pretrained.split()],
+    }[arm]
+    command("finetune", "--config", one.recipe, *one.flags(runs), *start, "--seed", str(seed), "--output-dir", str(output),
+            log=runs / one.name / f"{arm}-{seed}.log")  # fmt: skip
+
+
+def command(name: str, *flags: str, processes: int = 1, log: Path | None = None) -> None:
+    module = f"vanilla_transformer.scripts.{name.replace('-', '_')}"
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+    line = [sys.executable, *launch, "-m", module, *flags]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # the models are small: a process for each core is fastest
+    print(" ".join(line), flush=True)
+    if log is None:
+        subprocess.run(line, check=True, env=environment)
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        if subprocess.run(line, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode:
+            print(f"failed: see {log}", flush=True)
+
+
+def scores(output: Path, part: str) -> list[dict]:
+    file = output / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    return [row for row in rows if row["split"] == part]
+
+
+def tables(runs: Path) -> None:
+    """Test scores, mean and standard deviation over seeds; and how soon the pretrained model is as good as scratch ever gets."""
+    print("| task | measure | from scratch | pretrained | difference | in standard errors | updates | minutes | as good as scratch after |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+    for one in COMPARISONS:
+        arms = {arm: [s for s in SEEDS if scores(runs / one.name / f"{arm}-{s}", "test")] for arm in ("scratch", "pretrained")}
+        if not all(arms.values()):
+            continue
+        test = {arm: [scores(runs / one.name / f"{arm}-{s}", "test")[-1][one.metric] for s in seeds] for arm, seeds in arms.items()}
+        mean = {arm: statistics.mean(values) for arm, values in test.items()}
+        sd = {arm: statistics.stdev(values) if len(values) > 1 else math.nan for arm, values in test.items()}
+        error = math.sqrt(sum(sd[arm] ** 2 / len(test[arm]) for arm in test))
+        gain = mean["pretrained"] - mean["scratch"]
+        last = scores(runs / one.name / f"scratch-{arms['scratch'][0]}", "validation")[-1]
+        shown = [f"{mean[arm]:.1f} ± {sd[arm]:.1f} ({len(test[arm])})" for arm in ("scratch", "pretrained")]
+        print(f"| {one.name} | {one.metric} | {' | '.join(shown)} | {gain:+.1f} | {gain / error:+.1f} | {last['step']:,} | "
+              f"{last['seconds'] / 60:.1f} | {overtaken(runs, one, arms)} |")  # fmt: skip
+
+
+def overtaken(runs: Path, one: Comparison, arms: dict[str, list[int]]) -> str:
+    """The first evaluation at which the pretrained runs' mean validation score is the best mean that scratch reaches."""
+    def curve(arm: str) -> dict[int, float]:
+        runs_of = [{row["step"]: row[one.metric] for row in scores(runs / one.name / f"{arm}-{s}", "validation")} for s in arms[arm]]
+        steps = set.intersection(*(set(run) for run in runs_of))
+        return {step: statistics.mean(run[step] for run in runs_of) for step in sorted(steps)}
+
+    scratch, pretrained = curve("scratch"), curve("pretrained")
+    best = max(scratch.values())
+    first = next((step for step, value in pretrained.items() if value >= best), None)
+    if first is None:
+        return f"never ({max(pretrained.values()):.1f} of {best:.1f} on validation)"
+    when = next(step for step, value in scratch.items() if value == best)
+    return f"{first:,} updates instead of {when:,} ({best:.1f} on validation)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["pretrain", "finetune", "tables"])
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("tasks", nargs="*", help=", ".join(one.name for one in COMPARISONS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    given = parser.parse_args()
+    if unknown := set(given.tasks) - {one.name for one in COMPARISONS}:
+        parser.error(f"no task is called {', '.join(unknown)}")
+    if given.what == "pretrain":
+        pretrain(given.runs)
+    elif given.what == "finetune":
+        finetune(given.runs, given.tasks, tuple(given.seeds))
+    else:
+        tables(given.runs)
+
+
+if __name__ == "__main__":
+    main()
