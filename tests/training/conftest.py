@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vanilla_transformer.training.arguments import DataArguments, ModelArguments, RunArguments
+from vanilla_transformer.training.arguments import DataArguments, ModelArguments, RunArguments, TransferArguments
 from vanilla_transformer.training.denoising import DenoisingTask
 from vanilla_transformer.training.loop import Training, make_accelerator
 from vanilla_transformer.training.noising import TextInfilling
@@ -53,10 +53,10 @@ def training(toy: Path, tmp_path: Path, fresh_accelerator: Callable[[], None]) -
         }
         parts = [
             part(**{f.name: given.pop(f.name) for f in fields(part) if f.name in given})
-            for part in (ModelArguments, DataArguments, RunArguments)
+            for part in (ModelArguments, DataArguments, RunArguments, TransferArguments)
         ]
         assert not given, f"no such flags: {given}"
-        model_arguments, data_arguments, run = parts
+        model_arguments, data_arguments, run, _ = parts
         accelerator = make_accelerator(run)
         tokenizer = load_tokenizer(model_arguments)
         model = starting_model(model_arguments, tokenizer, run.seed, run.attention)

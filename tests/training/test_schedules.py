@@ -46,3 +46,13 @@ def test_inverse_square_root_is_the_same_curve_by_its_peak():
 def test_a_given_peak_does_not_depend_on_the_width():
     rates = {learning_rate(9, d_model=d_model, warmup_steps=4, peak=1e-3) for d_model in (64, 512)}
     assert rates == {inverse_sqrt(9, 1e-3, 4)}
+
+
+def test_linear_rises_to_the_peak_and_falls_to_nothing():
+    rates = [learning_rate(u, d_model=8, warmup_steps=4, peak=1.0, schedule="linear", max_steps=9) for u in range(1, 11)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
+
+
+def test_constant_stays():
+    rates = [learning_rate(u, d_model=8, warmup_steps=2, peak=3.0, schedule="constant") for u in (1, 2, 3, 1000)]
+    assert rates == [1.5, 3, 3, 3]
