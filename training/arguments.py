@@ -97,6 +97,33 @@ class TransferArguments:
             raise ValueError("lora_rank freezes all but the low-rank changes and the head already: leave out freeze and head_only_steps")
 
 
+TASKS = ("translation", "dialogue", "sequence-classification", "token-classification", "dependency-parsing")
+
+
+@dataclass
+class TaskArguments:
+    """What is learned, and where it stands in the rows of the data."""
+
+    task: Literal["translation", "dialogue", "sequence-classification", "token-classification", "dependency-parsing"] = _flag(
+        "what the model learns", "translation"
+    )
+    text_fields: list[str] = field(
+        default_factory=list,
+        metadata={"help": "classification: the field of the text, or of both texts; text, premise hypothesis, ... are found"},
+    )
+    label_field: str = _flag("classification: the field of the class or number", "label")
+    problem: Literal["auto", "classes", "regression"] = _flag(
+        "classification: whether labels are classes or numbers to be hit; auto: numbers that are not whole are to be hit", "auto"
+    )
+    token_field: str = _flag("tagging and parsing: the field of the words or characters", "tokens")
+    tag_field: str | None = _flag("tagging: the field of the tags; ner_tags, upos, ... are found where there is only one")
+    dialog_field: str = _flag("dialogue: the field of the turns", "dialog")
+
+    def __post_init__(self):
+        if self.task not in TASKS:
+            raise ValueError(f"task={self.task!r} must be one of {', '.join(TASKS)}")
+
+
 @dataclass
 class DataArguments:
     """The data of a run. Files: JSON Lines, JSON, CSV, Parquet (also .gz), or `a.en,a.de`, a pair of plain text files."""

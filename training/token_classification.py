@@ -1,0 +1,97 @@
+"""N -> N: a tag for every token: names, slots, parts of speech, morphology; words or single characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from datasets import Features
+
+from vanilla_transformer.modeling import VanillaTransformerForTokenClassification
+from vanilla_transformer.training.class_names import ClassNames
+from vanilla_transformer.training.labelling import IDS, IGNORED, Example, Labelling, per_cent, texts_of
+from vanilla_transformer.training.task_metrics import EntityF1, TagAccuracy
+from vanilla_transformer.training.word_pieces import Window, WordPieces
+
+
+class TokenClassification(Labelling):
+    """Rows with `tokens` and `tags`, numbers of classes. A token's tag is read from the state of its first piece.
+
+    Where the tags are IOB2 (B-, I-, O), entities are scored; otherwise tags alone. Of a sentence longer than the model allows
+    overlapping windows are read.
+
+    Args:
+        classes: of the tags.
+        characters: the tokens are single characters, see word_pieces.py.
+    """
+
+    model_class = VanillaTransformerForTokenClassification
+
+    def __init__(self, tokenizer: Any, pad_token_id: int, classes: ClassNames, characters: bool):
+        super().__init__(tokenizer, pad_token_id)
+        self.classes = classes
+        self.pieces = WordPieces(tokenizer, characters)
+        self.has_entities = all(name == "O" or name.startswith(("B-", "I-")) for name in classes.names)
+        self.metrics = ("f1", "precision", "recall", "tag_accuracy") if self.has_entities else ("tag_accuracy",)
+        self.best_metric = self.metrics[0]
+
+    def head(self) -> dict[str, Any]:
+        return {
+            "id2label": self.classes.id2label,
+            "label2id": self.classes.label2id,
+            "tokens_are_characters": self.pieces.characters,
+        }
+
+    def features(self, has_labels: bool) -> Features:
+        return Features({"input_ids": IDS, "word_positions": IDS, **({"labels": IDS} if has_labels else {})})
+
+    def encode(self, rows: Sequence[dict[str, Any]], limit: int | None) -> list[list[Example]]:
+        whole = [[Window(0, len(row["tokens"]), 0, len(row["tokens"]))] for row in rows]
+        if limit is not None:
+            whole = [self.pieces.windows(row["tokens"], limit, row=n) for n, row in enumerate(rows, start=1)]
+        runs = [(row, window) for row, windows in zip(rows, whole, strict=True) for window in windows]
+        ids, positions = self.pieces.encode([row["tokens"][window.start : window.stop] for row, window in runs])
+        examples = []
+        for (row, window), row_ids, row_positions in zip(runs, ids, positions, strict=True):
+            kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
+            example = {"input_ids": row_ids, "word_positions": row_positions[kept]}
+            if row.get("tags") is not None:
+                example["labels"] = row["tags"][window.keep_start : window.keep_stop]
+            examples.append(example)
+        found = iter(examples)
+        return [[next(found) for _ in windows] for windows in whole]
+
+    def is_empty(self, row: dict[str, Any]) -> bool:
+        return not any(token.strip() for token in row["tokens"])
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        batch = texts_of(examples, self.pad_token_id)
+        if "labels" in examples[0]:
+            labels = torch.full_like(batch["input_ids"], IGNORED)
+            for row, example in enumerate(examples):
+                labels[row, torch.tensor(example["word_positions"], dtype=torch.long)] = torch.tensor(example["labels"])
+            batch["labels"] = labels
+        return batch
+
+    def answers(self, output: Any, examples: Sequence[Example]) -> list[list[int]]:
+        best = output.logits.argmax(-1).cpu()
+        return [best[row, example["word_positions"]].tolist() for row, example in enumerate(examples)]
+
+    def merged(self, answers: Sequence[list[int]]) -> list[int]:
+        return [tag for answer in answers for tag in answer]
+
+    def measure(self, answers: Sequence[list[int]], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        names = self.classes.names
+        given = {
+            "predictions": [[names[tag] for tag in answer] for answer in answers],
+            "references": [[names[tag] for tag in row["tags"]] for row in rows],
+        }
+        found = {"tag_accuracy": TagAccuracy().compute(**given)["accuracy"]}
+        if self.has_entities:
+            entities = EntityF1().compute(**given)
+            found |= {name: entities[name] for name in ("f1", "precision", "recall")}
+        return per_cent(found)
+
+    def written(self, answer: list[int], row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "tags": [self.classes.names[tag] for tag in answer]}
