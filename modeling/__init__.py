@@ -4,15 +4,31 @@ Importing this room (or `vanilla_transformer.tokenization`) registers our classe
 and the pipeline.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from vanilla_transformer.tokenization import VanillaTransformerTokenizer
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
+from .dependency_parsing import DependencyParserOutput, VanillaTransformerForDependencyParsing
+from .heads import (
+    VanillaTransformerForSequenceClassification,
+    VanillaTransformerForTokenClassification,
+    VanillaTransformerHead,
+)
 from .modeling_vanilla_transformer import (
     VanillaTransformerDecoder,
     VanillaTransformerEncoder,
+    VanillaTransformerEncoderModel,
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
     VanillaTransformerPreTrainedModel,
@@ -23,6 +39,13 @@ from .translator import Translation, Translator
 AutoConfig.register(VanillaTransformerConfig.model_type, VanillaTransformerConfig, exist_ok=True)
 AutoModel.register(VanillaTransformerConfig, VanillaTransformerModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(VanillaTransformerConfig, VanillaTransformerForConditionalGeneration, exist_ok=True)
+AutoModelForSequenceClassification.register(
+    VanillaTransformerConfig, VanillaTransformerForSequenceClassification, exist_ok=True
+)
+AutoModelForTextEncoding.register(VanillaTransformerConfig, VanillaTransformerEncoderModel, exist_ok=True)
+AutoModelForTokenClassification.register(
+    VanillaTransformerConfig, VanillaTransformerForTokenClassification, exist_ok=True
+)
 AutoTokenizer.register(VanillaTransformerConfig, tokenizer_class=VanillaTransformerTokenizer, exist_ok=True)
 PIPELINE_REGISTRY.register_pipeline(TASK, VanillaTranslationPipeline, AutoModelForSeq2SeqLM, type="text")
 
@@ -44,12 +67,18 @@ def _from_dict(cls: type[VanillaTransformerConfig], config_dict: dict, **kwargs)
 VanillaTransformerConfig.from_dict = _from_dict  # pyright: ignore[reportAttributeAccessIssue]
 
 __all__ = [
+    "DependencyParserOutput",
     "Translation",
     "Translator",
     "VanillaTransformerConfig",
     "VanillaTransformerDecoder",
     "VanillaTransformerEncoder",
+    "VanillaTransformerEncoderModel",
     "VanillaTransformerForConditionalGeneration",
+    "VanillaTransformerForDependencyParsing",
+    "VanillaTransformerForSequenceClassification",
+    "VanillaTransformerForTokenClassification",
+    "VanillaTransformerHead",
     "VanillaTransformerModel",
     "VanillaTransformerPreTrainedModel",
     "VanillaTranslationPipeline",

@@ -52,6 +52,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "activation_function": ("relu", "gelu", "silu"),
     "share_embeddings": ("all", "source-target", "target-output", "none"),
     "label_smoothing_kind": ("uniform", "fairseq", "joey"),
+    "head_reads": ("decoder", "encoder"),
 }
 
 
@@ -86,6 +87,15 @@ class VanillaTransformerConfig(PreTrainedConfig):
         embeddings are multiplied by sqrt(d_model)), share_embeddings (`"all"`: source, target and output use one
         matrix; `"source-target"`, `"target-output"`, `"none"`). `tie_word_embeddings=False` means `"none"`.
         layer_norm_eps (defaults to 1e-6, tensor2tensor's; the paper does not say).
+
+    Heads for classification, tagging and parsing (not in the paper; see heads.py and dependency_parsing.py). Their
+    classes are `num_labels`, `id2label` and `label2id`, and `problem_type` says of what kind a label is, as everywhere:
+        head_reads (`"decoder"`, `"encoder"`): whose states. `"decoder"` is BART's way: the text goes into the encoder
+            and, shifted right, into the decoder. With `"encoder"` there is no decoder.
+        classifier_dropout (*optional*): before each linear layer of a classifier; `dropout` if not given.
+        arc_width, relation_width (`int`, default to 500 and 100): of the two pairs of MLPs of the parser.
+        biaffine_dropout (defaults to 0.33): on the output of these MLPs.
+        tokens_are_characters (`bool`, defaults to `False`): a tagger was trained on single characters with blanks among them.
 
     Tokens:
         pad_token_id (0), bos_token_id (1), eos_token_id (2), decoder_start_token_id (1: the decoder starts with `<s>`).
@@ -149,6 +159,13 @@ class VanillaTransformerConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
     layer_norm_eps: float = 1e-6
 
+    head_reads: str = "decoder"
+    classifier_dropout: float | int | None = None
+    arc_width: int = 500
+    relation_width: int = 100
+    biaffine_dropout: float | int = 0.33
+    tokens_are_characters: bool = False
+
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
@@ -178,11 +195,20 @@ class VanillaTransformerConfig(PreTrainedConfig):
             "num_attention_heads",
             "d_ff",
             "max_position_embeddings",
+            "arc_width",
+            "relation_width",
         ):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
-        for name in ("dropout", "attention_dropout", "activation_dropout", "label_smoothing"):
+        for name in (
+            "dropout",
+            "attention_dropout",
+            "activation_dropout",
+            "label_smoothing",
+            "classifier_dropout",
+            "biaffine_dropout",
+        ):
             value = getattr(self, name)
-            _require(0 <= value < 1, name, value, "is a probability: at least 0 and less than 1")
+            _require(value is None or 0 <= value < 1, name, value, "is a probability: at least 0 and less than 1")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             _require(value in choices, name, repr(value), f"must be one of {', '.join(map(repr, choices))}")

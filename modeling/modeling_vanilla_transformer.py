@@ -2,7 +2,8 @@
 
 Shapes: B batch, S source length, T target length, D d_model, H heads, V vocabulary.
 
-Read in this order: masks.py, positions.py, attention.py, feed_forward.py, layers.py, this file, loss.py.
+Read in this order: masks.py, positions.py, attention.py, feed_forward.py, layers.py, this file, loss.py, heads.py,
+dependency_parsing.py.
 """
 
 # transformers types its configurations, buffers and outputs loosely.
@@ -34,15 +35,6 @@ from .loss import IGNORED, label_smoothed_cross_entropy, linear_smoothed_cross_e
 from .masks import source_mask, target_mask
 from .pipeline_vanilla_transformer import CUSTOM_PIPELINES
 from .positions import LearnedPositions, SinusoidalPositions, position_ids_from_mask, sinusoid_table
-
-# Which class of this file each Auto class shall load in an interpreter without our package. `save_pretrained` by
-# itself would write only the entry of the class that is saved.
-AUTO_MAP = {
-    "AutoConfig": "configuration_vanilla_transformer.VanillaTransformerConfig",
-    "AutoModel": "modeling_vanilla_transformer.VanillaTransformerModel",
-    "AutoModelForSeq2SeqLM": "modeling_vanilla_transformer.VanillaTransformerForConditionalGeneration",
-}
-
 
 # Tensor parallelism: heads and inner units apart on several devices, summed at the end of each sub-layer.
 ATTENTION_PLAN = {"q_proj": "colwise", "k_proj": "colwise", "v_proj": "colwise", "out_proj": "rowwise"}
@@ -114,7 +106,7 @@ class VanillaTransformerPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, *args, **kwargs):
         """As in transformers; the folder then loads with `trust_remote_code=True` where our package is absent."""
         self.config.format_version = FORMAT_VERSION
-        self.config.auto_map = dict(AUTO_MAP)
+        self.config.auto_map = auto_map()
         self.config.custom_pipelines = deepcopy(CUSTOM_PIPELINES) if self.can_generate() else {}
         super().save_pretrained(*args, **kwargs)
 
@@ -275,6 +267,8 @@ class VanillaTransformerDecoder(Stack):
 class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
     """Encoder and decoder, without the last linear layer (figure 1 of the paper)."""
 
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
     def __init__(self, config: VanillaTransformerConfig):
         super().__init__(config)
         self._tied_weights_keys = tied_weights(config)
@@ -348,6 +342,45 @@ class VanillaTransformerModel(VanillaTransformerPreTrainedModel):
             encoder_hidden_states=encoder_outputs.hidden_states,
             encoder_attentions=encoder_outputs.attentions,
         )
+
+
+class VanillaTransformerEncoderModel(VanillaTransformerPreTrainedModel):
+    """The encoder alone: for heads that read it (`head_reads`), and for vectors of texts. No decoder is built."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^lm_head\."]
+
+    def __init__(self, config: VanillaTransformerConfig):
+        super().__init__(config)
+        self.encoder = VanillaTransformerEncoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.encoder.embed_tokens = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        """As `VanillaTransformerEncoder.forward`: (B, S) token ids -> last_hidden_state (B, S, D)."""
+        return self.encoder(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+            **kwargs,
+        )
+
+    @property
+    def dummy_inputs(self) -> dict[str, torch.Tensor]:
+        return {"input_ids": super().dummy_inputs["input_ids"]}
 
 
 class VanillaTransformerForConditionalGeneration(VanillaTransformerPreTrainedModel, PaperDecoding, GenerationMixin):
@@ -457,12 +490,38 @@ def tied_weights(config: VanillaTransformerConfig, prefix: str = "", output: str
     return tied or None
 
 
+def auto_map() -> dict[str, str]:
+    """{Auto class: the class that it shall load where our package is absent}, for every model's config.json.
+
+    `save_pretrained` by itself would write only the entry of the class that is saved. It writes that one last: the folder
+    of an encoder or of a parser, for which transformers has no Auto class of its own, says so under "AutoModel".
+    """
+    # Here, because heads.py imports this file. By these lines transformers knows which further files belong to a model, so
+    # that they lie in every folder.
+    from .dependency_parsing import VanillaTransformerForDependencyParsing
+    from .heads import VanillaTransformerForSequenceClassification, VanillaTransformerForTokenClassification
+
+    classes = {
+        "AutoConfig": VanillaTransformerConfig,
+        "AutoModel": VanillaTransformerModel,
+        "AutoModelForSeq2SeqLM": VanillaTransformerForConditionalGeneration,
+        "AutoModelForSequenceClassification": VanillaTransformerForSequenceClassification,
+        "AutoModelForTextEncoding": VanillaTransformerEncoderModel,
+        "AutoModelForTokenClassification": VanillaTransformerForTokenClassification,
+        # No class of transformers asks for it; get_class_from_dynamic_module may.
+        "AutoModelForDependencyParsing": VanillaTransformerForDependencyParsing,
+    }
+    return {auto: f"{one.__module__.rsplit('.', 1)[-1]}.{one.__name__}" for auto, one in classes.items()}
+
+
 VanillaTransformerModel.register_for_auto_class("AutoModel")
+VanillaTransformerEncoderModel.register_for_auto_class("AutoModel")
 VanillaTransformerForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
 
 __all__ = [
     "VanillaTransformerDecoder",
     "VanillaTransformerEncoder",
+    "VanillaTransformerEncoderModel",
     "VanillaTransformerForConditionalGeneration",
     "VanillaTransformerModel",
     "VanillaTransformerPreTrainedModel",

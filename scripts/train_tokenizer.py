@@ -47,6 +47,12 @@ class Vocabulary:
     extra_tokens: list[str] = field(
         default_factory=list, metadata={"help": "further strings that are one token wherever they stand"}
     )
+    sentinels: int = field(
+        default=0,
+        metadata={
+            "help": "so many tokens <extra_id_0>, <extra_id_1> ..., which pretrain --objective span-corruption needs; T5: 100"
+        },
+    )
     min_frequency: int = field(default=2, metadata={"help": "pieces seen together less often than this are not merged"})
     split_digits: bool = field(default=True, metadata={"help": "each digit is a token of its own"})
 
@@ -60,12 +66,14 @@ def main(argv: list[str] | None = None) -> int:
     _refuse_foreign_folder(output)
     if bool(flags.train_file) == bool(flags.dataset_name):
         raise ValueError("give --train-file or --dataset-name, one of them: the text to learn the vocabulary from")
+    if flags.sentinels < 0:
+        raise ValueError(f"sentinels={flags.sentinels} must not be negative")
     started = time.perf_counter()
     tokenizer = learn_vocabulary(
         tqdm(_texts(flags), desc="Reading", unit=" texts", unit_scale=True, disable=None),
         flags.vocab_size,
         languages=flags.languages,
-        extra_tokens=flags.extra_tokens,
+        extra_tokens=[*(f"<extra_id_{number}>" for number in range(flags.sentinels)), *flags.extra_tokens],
         min_frequency=flags.min_frequency,
         split_digits=flags.split_digits,
     )

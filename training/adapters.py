@@ -6,6 +6,7 @@ What a run publishes has them added into the weights: it is a model like any oth
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,6 +56,7 @@ def without_adapters(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _merge(module: nn.Module) -> None:
+    child: Any
     for name, child in module.named_children():
         if hasattr(child, "base_layer"):
             child.merge()

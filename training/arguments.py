@@ -51,8 +51,8 @@ class ModelArguments:
         "which of source embedding, target embedding and output matrix are one; the paper: all"
     )
     head_reads: Literal["encoder", "decoder"] | None = _flag(
-        "what a classifier, tagger or parser reads: the encoder's states, and then there is no decoder, or the decoder's, to which "
-        "the text is shown again (BART)"
+        "what a classifier, tagger or parser reads: the encoder's states, and then there is no decoder, or the decoder's, to "
+        "which the text is shown again (BART)"
     )
     classifier_dropout: float | None = _flag("probability of dropping an element of what a head reads; dropout's if not given")
     arc_width: int | None = _flag("width of a parser's arc scorer; Dozat and Manning: 500")
@@ -94,7 +94,9 @@ class TransferArguments:
         if not 0 < self.head_rate < float("inf"):
             raise ValueError(f"head_rate={self.head_rate} must be greater than 0")
         if self.lora_rank and (self.freeze or self.head_only_steps):
-            raise ValueError("lora_rank freezes all but the low-rank changes and the head already: leave out freeze and head_only_steps")
+            raise ValueError(
+                "lora_rank freezes all but the low-rank changes and the head already: leave out freeze and head_only_steps"
+            )
 
 
 TASKS = ("translation", "dialogue", "sequence-classification", "token-classification", "dependency-parsing")
@@ -113,7 +115,7 @@ class TaskArguments:
     )
     label_field: str = _flag("classification: the field of the class or number", "label")
     problem: Literal["auto", "classes", "regression"] = _flag(
-        "classification: whether labels are classes or numbers to be hit; auto: numbers that are not whole are to be hit", "auto"
+        "classification: labels are classes, or numbers to be hit; auto: numbers that are not whole are to be hit", "auto"
     )
     token_field: str = _flag("tagging and parsing: the field of the words or characters", "tokens")
     tag_field: str | None = _flag("tagging: the field of the tags; ner_tags, upos, ... are found where there is only one")
@@ -147,10 +149,18 @@ class DataArguments:
     train_languages: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "what each training file holds, in their order: en de ko for raw text, en-de ko-en for pairs; its tag (>>de<<), "
-            "of the language to write, then stands before each source"
+            "help": "what each training file holds, in their order: en de ko for raw text, en-de ko-en for pairs; the tag "
+            "(>>de<<) of the language to write then stands before each source"
         },
     )
+    validation_languages: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "translation: the direction of each validation file (en-de ko-en); if not given: source_lang and target_lang "
+            "for all, or as the training files"
+        },
+    )
+    test_languages: list[str] = field(default_factory=list, metadata={"help": "the same of each test file"})
     train_weights: list[float] = field(
         default_factory=list,
         metadata={
@@ -162,7 +172,9 @@ class DataArguments:
         "instead of weights: files are seen in proportion to rows^(1/T); 1 as they are, 5 as in mT5's kind, large values equally"
     )
     bpe_dropout: float = _flag(
-        "probability of leaving out a merge when training text is cut into pieces, anew each time; the literature: 0.1", 0.0
+        "probability of leaving out a merge when training text is cut into pieces, anew each time; the literature: 0.1, which "
+        "makes texts, and so batches, about 1.3 times as long",
+        0.0,
     )
     max_source_length: int | None = _flag(
         "longer sources, in tokens, are left out and counted; if not given: the model's limit, or half of max_tokens"
@@ -209,8 +221,8 @@ class RunArguments:
     )
     noam_factor: float = _flag("factor on the paper's schedule, where learning_rate is not given", 1.0)
     schedule: Literal["inverse-sqrt", "linear", "constant"] = _flag(
-        "what follows the warm-up: the paper's fall with 1 / sqrt(update), a straight line to 0 at max_steps, or no fall; the last "
-        "two need learning_rate",
+        "what follows the warm-up: the paper's fall with 1 / sqrt(update), a straight line to 0 at max_steps, or no fall; the "
+        "last two need learning_rate",
         "inverse-sqrt",
     )
     warmup_steps: int = _flag("updates during which the learning rate rises", 4000)
@@ -271,8 +283,8 @@ class RunArguments:
             raise ValueError(f"schedule={self.schedule} needs learning_rate, its highest point")
         if self.schedule == "linear" and self.warmup_steps >= self.max_steps:
             raise ValueError(
-                f"schedule=linear falls to 0 at max_steps={self.max_steps}, and warmup_steps={self.warmup_steps} rises until then: "
-                f"lower it"
+                f"schedule=linear falls to 0 at max_steps={self.max_steps}, and warmup_steps={self.warmup_steps} rises until "
+                f"then: lower it"
             )
         if self.average_last and self.keep_checkpoints and self.average_last > self.keep_checkpoints:
             raise ValueError(

@@ -5,8 +5,7 @@
     batches = TokenBatches(pair_lengths(encoded), max_tokens=4096, seed=1)
 
 Nothing is truncated, and nothing is left out without being counted (`DroppedRows`). Arrow files go to the
-ordinary `datasets` cache (HF_DATASETS_CACHE), under a name that contains the hash of the files' contents:
-several processes share them, and a changed file is read again. Row numbers in messages count from 1.
+ordinary cache (`cached_rows.py`). Row numbers in messages count from 1.
 
 What `load_pairs` and `load_texts` return is annotated as Any: `datasets` annotates rows and columns as one union,
 which a type checker cannot use.
@@ -14,15 +13,14 @@ which a type checker cannot use.
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from datasets import Dataset, Features, IterableDataset, Value, get_dataset_split_names, load_dataset
+from datasets import Features, Value, get_dataset_split_names
 from datasets.exceptions import DatasetGenerationError
 
+from vanilla_transformer.training.cached_rows import cached_dataset, cannot_load, describe, file_list, load_hub
 from vanilla_transformer.training.corpus_files import (
     ROW_FORMATS,
     CorpusError,
@@ -30,7 +28,6 @@ from vanilla_transformer.training.corpus_files import (
     read_lines,
     read_rows,
     split_pair,
-    unreadable,
 )
 from vanilla_transformer.training.encoding import DroppedRows, encode_pairs, encode_texts, pair_lengths
 
@@ -45,9 +42,6 @@ __all__ = [
     "load_texts",
     "pair_lengths",
 ]
-
-# Part of every cache name: raise it when the same files would give other rows than before.
-_READER_VERSION = 1
 
 
 def load_pairs(
@@ -74,10 +68,10 @@ def load_pairs(
         CorpusError: with file and row, what was found and what to do.
     """
     if dataset_name is not None:
-        data = _load_hub(files, dataset_name, dataset_config, split, streaming)
+        data = load_hub(files, dataset_name, dataset_config, split, streaming)
         return _pairs_from_hub(data, dataset_name, source_lang, target_lang)
-    arguments = {"files": _file_list(files), "source_lang": source_lang, "target_lang": target_lang}
-    return _from_files(
+    arguments = {"files": file_list(files), "source_lang": source_lang, "target_lang": target_lang}
+    return cached_dataset(
         _generate_pairs,
         arguments,
         Features({"source": Value("string"), "target": Value("string")}),
@@ -100,14 +94,14 @@ def load_texts(
     """
     features = Features({"text": Value("string")})
     if dataset_name is not None:
-        data = _load_hub(files, dataset_name, dataset_config, split, streaming)
+        data = load_hub(files, dataset_name, dataset_config, split, streaming)
 
         def texts(columns: dict[str, list[Any]]) -> dict[str, list[str]]:
             rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
             return {"text": [text for row in rows for text in _texts_of(row, dataset_name, fields)]}
 
         return data.map(texts, batched=True, remove_columns=list(data.features or []), features=features)
-    return _from_files(_generate_texts, {"files": _file_list(files), "fields": tuple(fields)}, features, streaming)
+    return cached_dataset(_generate_texts, {"files": file_list(files), "fields": tuple(fields)}, features, streaming)
 
 
 def iterate_texts(
@@ -125,7 +119,7 @@ def iterate_texts(
             files, fields=fields, dataset_name=dataset_name, dataset_config=dataset_config, streaming=True
         )
     else:
-        rows = _generate_texts(_file_list(files), tuple(fields))
+        rows = _generate_texts(file_list(files), tuple(fields))
     for row in rows:
         yield row["text"]
 
@@ -135,48 +129,10 @@ def has_part(dataset_name: str, dataset_config: str | None, part: str) -> bool:
     try:
         return part in get_dataset_split_names(dataset_name, dataset_config)
     except (ValueError, OSError, DatasetGenerationError) as error:
-        raise _cannot_load(error, f"data set {dataset_name!r}, configuration {dataset_config!r}") from None
+        raise cannot_load(error, f"data set {dataset_name!r}, configuration {dataset_config!r}") from None
 
 
 # -- reading -------------------------------------------------------------------------------------------------
-
-
-def _file_list(files: Sequence[str] | None) -> tuple[str, ...]:
-    names = (files,) if isinstance(files, (str, os.PathLike)) else tuple(files or ())
-    if not names:
-        raise CorpusError("no data files given")
-    return tuple(os.fspath(name) for name in names)
-
-
-def _from_files(
-    generate: Callable[..., Iterator[dict[str, str]]],
-    arguments: dict[str, Any],
-    features: Features,
-    streaming: bool,
-) -> Any:
-    # `datasets` names its cache after the arguments of the generator, so the contents must be among them.
-    # Modification times would be cheaper, but a file restored or rewritten within the clock's grain would be
-    # answered from the old cache.
-    contents = tuple(_content_hash(path) for entry in arguments["files"] for path in split_pair(entry) or (entry,))
-    if streaming:
-        return IterableDataset.from_generator(generate, features=features, gen_kwargs=arguments)
-    cached = arguments | {"contents": contents, "version": _READER_VERSION}
-    try:
-        return Dataset.from_generator(generate, features=features, gen_kwargs=cached)
-    except DatasetGenerationError as error:
-        # `datasets` wraps whatever the generator raises; its own text says nothing.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, (CorpusError, OSError)):
-            cause = cause.__cause__
-        raise cause or error from None
-
-
-def _content_hash(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
-    except OSError as error:
-        raise unreadable(path, error) from None
 
 
 def _generate_pairs(
@@ -235,7 +191,7 @@ def _pair_of(row: dict[str, Any], place: str, source_lang: str, target_lang: str
             where = "in its `translation`" if texts is not row else "(nor `translation`, nor `source` and `target`)"
             raise CorpusError(f"{place}: no `{name}` {where}; found: {found}")
         if not isinstance(texts[name], str):
-            raise CorpusError(f"{place}: `{name}` is not a text but {_kind(texts[name])}")
+            raise CorpusError(f"{place}: `{name}` is not a text but {describe(texts[name])}")
     return {"source": texts[names[0]], "target": texts[names[1]]}
 
 
@@ -270,33 +226,11 @@ def _texts_of(row: dict[str, Any], place: str, fields: Sequence[str]) -> list[st
         raise CorpusError(f"{place}: expected {wanted}; found: {', '.join(row) or 'nothing'}")
     for name in names:
         if not isinstance(texts[name], str):
-            raise CorpusError(f"{place}: `{name}` is not a text but {_kind(texts[name])}")
+            raise CorpusError(f"{place}: `{name}` is not a text but {describe(texts[name])}")
     return [texts[name] for name in names]
 
 
-def _kind(value: Any) -> str:
-    return "missing (null)" if value is None else f"{type(value).__name__} {value!r}"
-
-
 # -- data sets by name ---------------------------------------------------------------------------------------
-
-
-def _load_hub(files: Sequence[str] | None, name: str, config: str | None, split: str, streaming: bool) -> Any:
-    if files:
-        raise CorpusError(f"give either data files or the data set {name!r}, not both")
-    try:
-        data = load_dataset(name, config, split=split, streaming=streaming)
-    except (ValueError, OSError, DatasetGenerationError) as error:
-        raise _cannot_load(error, f"data set {name!r}, configuration {config!r}, split {split!r}") from None
-    if isinstance(data, Dataset) and not len(data):
-        raise CorpusError(f"data set {name!r}, split {split!r}: the corpus is empty (no rows)")
-    return data
-
-
-def _cannot_load(error: Exception, what: str) -> CorpusError:
-    # An unknown name, configuration or split, no network, or files that cannot be read.
-    reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-    return CorpusError(f"{what}: {reason}")
 
 
 def _pairs_from_hub(data: Any, name: str, source_lang: str, target_lang: str) -> Any:

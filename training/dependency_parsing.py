@@ -28,6 +28,7 @@ class DependencyParsing(Labelling):
     """
 
     model_class = VanillaTransformerForDependencyParsing
+    column = "deprel"
     best_metric = "las"
     metrics = ("las", "uas")
 
@@ -49,8 +50,8 @@ class DependencyParsing(Labelling):
         for row, row_ids, row_positions in zip(rows, ids, positions, strict=True):
             if limit is not None and len(row_ids) > limit:
                 raise ValueError(
-                    f"the sentence {' '.join(row['tokens'][:8])!r}... has {len(row_ids)} tokens, more than {limit}, and a tree cannot "
-                    f"be made in parts: split it, or raise max_tokens or the model's max_position_embeddings"
+                    f"the sentence {' '.join(row['tokens'][:8])!r}... has {len(row_ids)} tokens, more than {limit}, and a tree "
+                    f"cannot be made in parts: split it, or raise max_tokens or the model's max_position_embeddings"
                 )
             tree = {} if row.get("head") is None else {"labels": row["head"], "relations": row["deprel"]}
             found.append([{"input_ids": row_ids, "word_positions": [len(row_ids) - 1, *row_positions], **tree}])

@@ -8,8 +8,8 @@
     ...
 
 Every turn but the first is a reply to learn. Seen from any reply, the one who replies is <speaker2> and the other <speaker1>, so
-the marks are turned round from one reply to the next. A history that is longer than the model allows loses its oldest turns, whole
-ones; only a last turn that is too long by itself is cut, at its left end. Both are counted.
+the marks are turned round from one reply to the next. A history longer than the model allows loses its oldest turns, whole ones;
+only a last turn that is too long by itself is cut, at its left end. Both are counted.
 """
 
 from __future__ import annotations
@@ -144,6 +144,6 @@ class DialogueTask(TranslationTask):
         notes = [f"{shortened:,} histories lost their oldest turns, {turns:,} in all"] if shortened else []
         notes += [f"{cut:,} last turns lost their beginning"] if cut else []
         dropped = replace(dropped, notes=(*dropped.notes, *notes))
-        rows = {_FROM_HISTORY_TO_REPLY: list(range(len(pairs)))}
         examples = Examples(encoded, seed=self.run.seed)
-        return TranslationCorpus(examples, pair_lengths(encoded), dropped, pairs, directions=rows)
+        directions = [(_FROM_HISTORY_TO_REPLY, len(pairs))]
+        return TranslationCorpus(examples, pair_lengths(encoded), dropped, pairs, directions=directions)

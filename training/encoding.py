@@ -42,12 +42,22 @@ class DroppedRows:
     """the longest length kept, in tokens with `</s>`: (source, target) or (text,)"""
     kept_rows: Sequence[int] | np.ndarray = field(repr=False, compare=False, default=())
     """corpus row (from 1) of each encoded example, to say which line of the user's file an index means"""
+    cut: int = 0
+    """rows that were too long, and were cut"""
+    pieces: int = 0
+    """into so many, together"""
+    notes: tuple[str, ...] = ()
+    """what else was done with the rows, each a line's part for the log"""
 
     @property
     def kept(self) -> int:
         return self.rows - self.empty - self.over_long
 
     def __str__(self) -> str:
+        cut = f"cut {self.cut:,} longer than {self.limits[0]} tokens into {self.pieces:,} pieces" if self.cut else ""
+        return "; ".join(part for part in (self._kept_and_dropped(), cut, *self.notes) if part)
+
+    def _kept_and_dropped(self) -> str:
         if self.kept == self.rows:
             return f"kept all {self.rows:,} rows"
         reasons = []
@@ -151,19 +161,10 @@ def _encode(
     num_proc: int | None,
 ) -> tuple[Dataset, DroppedRows]:
     features = Features({name: List(Value("int32")) for name in names})
-    if isinstance(data, IterableDataset):
-        encoded = _encode_stream(data, encode, features)
-    else:
-        # Hashing a tokenizer through pickle is slow, and differs from call to call: it remembers its last
-        # padding. The limits are not part of the name, for they are applied to the stored ids.
-        name = None
-        if hasattr(tokenizer, "fingerprint"):
-            parts = (data._fingerprint, tokenizer.fingerprint, *names, prefix, _ENCODING_VERSION)
-            name = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
-        encoded = data.map(
-            encode, batched=True, remove_columns=data.column_names, features=features, new_fingerprint=name,
-            num_proc=num_proc, desc="Encoding",
-        )  # fmt: skip
+    # The limits are not part of the cache name, for they are applied to the stored ids.
+    encoded = stored_rows(
+        data, lambda columns, _: encode(columns), features, tokenizer, (*names, prefix), num_proc=num_proc
+    )
     lengths = pair_lengths(encoded)
     if not len(lengths):
         raise CorpusError("the corpus is empty (no rows)")
@@ -174,9 +175,9 @@ def _encode(
     dropped = DroppedRows(
         rows=len(lengths),
         empty=int(empty.sum()),
-        empty_rows=_first_rows(empty),
+        empty_rows=first_rows(empty),
         over_long=int(over_long.sum()),
-        over_long_rows=_first_rows(over_long),
+        over_long_rows=first_rows(over_long),
         limits=limits,
         kept_rows=range(1, len(lengths) + 1) if len(kept) == len(lengths) else kept + 1,
     )
@@ -185,22 +186,57 @@ def _encode(
     return (encoded if len(kept) == len(lengths) else encoded.select(kept)), dropped
 
 
-def _encode_stream(
-    stream: IterableDataset,
-    encode: Callable[[dict[str, list[str]]], dict[str, list[list[int]]]],
+def stored_rows(
+    data: Dataset | IterableDataset,
+    encode: Callable[[dict[str, list[str]], list[int]], dict[str, Any]],
     features: Features,
+    tokenizer: Any,
+    name_parts: tuple[Any, ...],
+    *,
+    batch_size: int = 1000,
+    num_proc: int | None = None,
+) -> Dataset:
+    """Rows of texts -> memory-mapped rows of ids: in the cache, or, of a stream, in a file that goes with the process.
+
+    Args:
+        encode: (columns, row numbers from 0) of a batch -> columns of any number of rows.
+        name_parts: what the ids depend on besides texts and tokenizer: parts of the cache name.
+        batch_size: texts that are in memory together.
+    """
+    if isinstance(data, IterableDataset):
+        return _stored_stream(data, encode, features, batch_size)
+    # Hashing a tokenizer through pickle is slow, and differs from call to call: it remembers its last padding.
+    name = None
+    if hasattr(tokenizer, "fingerprint"):
+        parts = (data._fingerprint, tokenizer.fingerprint, *name_parts, _ENCODING_VERSION)
+        name = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+    return data.map(
+        encode, batched=True, with_indices=True, batch_size=batch_size, remove_columns=data.column_names,
+        features=features, new_fingerprint=name, num_proc=num_proc, desc="Encoding",
+    )  # fmt: skip
+
+
+def _stored_stream(
+    stream: IterableDataset,
+    encode: Callable[[dict[str, list[str]], list[int]], dict[str, Any]],
+    features: Features,
+    batch_size: int,
 ) -> Dataset:
     folder = tempfile.TemporaryDirectory(prefix="vanilla-transformer-stream-")
     _stream_folders.append(folder)
     path = os.path.join(folder.name, "encoded.arrow")
+    rows = 0
     with ArrowWriter(path=path, features=features) as writer:
-        for columns in stream.iter(batch_size=1000):
-            writer.write_batch(encode(columns))
+        for columns in stream.iter(batch_size=batch_size):
+            count = len(next(iter(columns.values())))
+            writer.write_batch(encode(columns, list(range(rows, rows + count))))
+            rows += count
         writer.finalize()
     return Dataset.from_file(path)
 
 
-def _first_rows(marked: np.ndarray) -> tuple[int, ...]:
+def first_rows(marked: np.ndarray) -> tuple[int, ...]:
+    """The numbers, from 1, of the first few rows that are marked."""
     return tuple((np.flatnonzero(marked)[:_SHOWN_ROWS] + 1).tolist())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,9 +14,6 @@ from transformers import PreTrainedModel
 
 from vanilla_transformer.modeling.loss import IGNORED, linear_smoothed_cross_entropy
 from vanilla_transformer.training.token_batches import cut_batches
-
-if TYPE_CHECKING:  # tasks call this file
-    from vanilla_transformer.training.task import Corpus, Task
 
 
 @contextlib.contextmanager
@@ -35,11 +32,12 @@ def as_saved(model: PreTrainedModel) -> Iterator[None]:
 
 @torch.no_grad()
 def negative_log_likelihood(
-    accelerator: Accelerator, model: PreTrainedModel, task: Task, corpus: Corpus, max_tokens: int
+    accelerator: Accelerator, model: PreTrainedModel, task: Any, corpus: Any, max_tokens: int
 ) -> dict[str, float]:
     """`loss`, in nats per target token, not smoothed, and `perplexity`, its exponential (Table 3's PPL).
 
-    Every process must call it; each takes its share of the batches of at most `max_tokens`.
+    `task` and `corpus` are of task.py, which calls this. Every process must call it; each takes its share of the batches of
+    at most `max_tokens`.
     """
     output_layer: Any = model.get_output_embeddings()
     nll = tokens = 0.0  # Python's floats: some devices have no float64

@@ -19,9 +19,6 @@ from vanilla_transformer.training.task import Task
 from vanilla_transformer.training.token_classification import TokenClassification
 from vanilla_transformer.training.word_pieces import has_blanks
 
-PARTS = ("train", "validation", "test")
-
-
 def model_and_task(
     what: TaskArguments, model: ModelArguments, data: DataArguments, run: RunArguments, tokenizer: Any
 ) -> tuple[Any, Task]:
@@ -39,65 +36,64 @@ def model_and_task(
             return made, DialogueTask(data, tokenizer, made, run, what.dialog_field)
         return made, TranslationTask(data, tokenizer, made, run)
     _refuse_text_flags(what, data)
-    rows = labelled_rows(what, data)
-    labelling, rows = with_numbered_classes(what, rows, tokenizer)
+    train = load_rows(what, data, "train")
+    if train is None:
+        raise CorpusError("give --train-file or --dataset-name: there is nothing to train on")
+    labelling = labelling_of_data(what, train, tokenizer)
+    kind = None if what.task != "sequence-classification" else "regression" if is_regression(train) else "classes"
+    parts = {part: load_rows(what, data, part, kind) for part in ("validation", "test")}
+    rows = {part: found for part, found in {"train": train, **parts}.items() if found is not None}
+    rows = {part: with_class_numbers(labelling, found, part) for part, found in rows.items()}
     made = starting_model(
         model, tokenizer, run.seed, run.attention, kind=labelling.model_class, head=labelling.head()
     )
     return made, LabelledTask(labelling, rows, data, made, run)
 
 
-def labelled_rows(what: TaskArguments, data: DataArguments, labels_required: bool = True) -> dict[str, Dataset]:
-    """The parts there are, by name, as their reader gives them."""
-    rows: dict[str, Dataset] = {}
-    for part in PARTS:
-        files: list[str] = getattr(data, f"{part}_file")
-        by_name = not files and data.dataset_name is not None
-        if not files and not (by_name and (part == "train" or has_part(str(data.dataset_name), data.dataset_config, part))):
-            continue
-        where: dict[str, Any] = {"files": files or None, "split": part, "labels_required": labels_required}
-        if by_name:
-            where |= {"dataset_name": data.dataset_name, "dataset_config": data.dataset_config}
-        if what.task == "sequence-classification":
-            kind = None if what.problem == "auto" else what.problem
-            if part != "train" and "train" in rows:
-                kind = "regression" if is_regression(rows["train"]) else "classes"
-            fields = what.text_fields or None
-            rows[part] = load_classification(text_fields=fields, label_field=what.label_field, kind=kind, **where)
-        elif what.task == "token-classification":
-            rows[part] = load_tagging(token_field=what.token_field, tag_field=what.tag_field, **where)
-        else:
-            rows[part] = load_parsing(token_field=what.token_field, **where)
-    if "train" not in rows:
-        raise CorpusError("give --train-file or --dataset-name: there is nothing to train on")
-    return rows
+def load_rows(what: TaskArguments, data: DataArguments, part: str, kind: str | None = None) -> Dataset | None:
+    """The rows of "train", "validation" or "test", as their reader gives them; None if there is no such part.
+
+    `kind`, for classification: "classes" or "regression"; if None, as `what.problem` or else the rows say.
+    """
+    files: list[str] = getattr(data, f"{part}_file")
+    name = None if files else data.dataset_name
+    if not files and (name is None or (part != "train" and not has_part(name, data.dataset_config, part))):
+        return None
+    where: dict[str, Any] = {"files": files or None, "split": part}
+    if name is not None:
+        where |= {"dataset_name": name, "dataset_config": data.dataset_config}
+    if what.task == "sequence-classification":
+        kind = kind or (None if what.problem == "auto" else what.problem)
+        return load_classification(text_fields=what.text_fields or None, label_field=what.label_field, kind=kind, **where)
+    if what.task == "token-classification":
+        return load_tagging(token_field=what.token_field, tag_field=what.tag_field, **where)
+    return load_parsing(token_field=what.token_field, **where)
+
+
+def labelling_of_data(what: TaskArguments, rows: Dataset, tokenizer: Any) -> Labelling:
+    """How the rows of the training part are labelled."""
+    pad = tokenizer.pad_token_id
+    if what.task == "sequence-classification" and is_regression(rows):
+        return SequenceClassification(tokenizer, pad, None)
+    if what.task == "sequence-classification":
+        return SequenceClassification(tokenizer, pad, ClassNames.of_column(rows, SequenceClassification.column))
+    if what.task == "token-classification":
+        classes = ClassNames.of_column(rows, TokenClassification.column)
+        return TokenClassification(tokenizer, pad, classes, has_blanks(rows["tokens"]))
+    return DependencyParsing(tokenizer, pad, ClassNames.of_column(rows, DependencyParsing.column))
+
+
+def with_class_numbers(labelling: Labelling, rows: Dataset, part: str) -> Dataset:
+    """The rows with numbers in place of their classes; as they are in regression.
+
+    Raises:
+        CorpusError: a class that `labelling` does not know, with its row and `part`.
+    """
+    return rows if labelling.classes is None else labelling.classes.encode(rows, labelling.column, part)
 
 
 def is_regression(rows: Dataset) -> bool:
     return rows.features["label"].dtype == "float64"
-
-
-LABEL_COLUMNS = {"sequence-classification": "label", "token-classification": "tags", "dependency-parsing": "deprel"}
-
-
-def with_numbered_classes(
-    what: TaskArguments, rows: dict[str, Dataset], tokenizer: Any
-) -> tuple[Labelling, dict[str, Dataset]]:
-    """How the rows are labelled, and the rows with the classes of the training part as numbers.
-
-    Raises:
-        CorpusError: a class of another part that no training row has.
-    """
-    column, pad = LABEL_COLUMNS[what.task], tokenizer.pad_token_id
-    if what.task == "sequence-classification" and is_regression(rows["train"]):
-        return SequenceClassification(tokenizer, pad, None), rows
-    classes = ClassNames.of_column(rows["train"], column)
-    rows = {part: classes.encode(data, column, part) for part, data in rows.items()}
-    if what.task == "sequence-classification":
-        return SequenceClassification(tokenizer, pad, classes), rows
-    if what.task == "token-classification":
-        return TokenClassification(tokenizer, pad, classes, has_blanks(rows["train"]["tokens"])), rows
-    return DependencyParsing(tokenizer, pad, classes), rows
 
 
 def _refuse_text_flags(what: TaskArguments, data: DataArguments) -> None:

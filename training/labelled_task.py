@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -111,9 +111,9 @@ class LabelledTask(Task):
         return {"loss": round(total / max(items, 1), 5), **self.labelling.measure(answers, list(_rows(corpus.texts)))}
 
 
-def encode(rows: Dataset, labelling: Labelling, limit: int | None) -> Dataset:
+def encode(rows: Dataset, labelling: Labelling, limit: int | None, has_labels: bool = True) -> Dataset:
     """The examples of all rows, each with the number of its `row`, from 0; see `Labelling.encode`."""
-    features = Features({**labelling.features(has_labels=True), "row": Value("int64")})
+    features = Features({**labelling.features(has_labels), "row": Value("int64")})
 
     def examples_of(columns: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         found = labelling.encode(list(_as_rows(columns)), limit)
@@ -146,6 +146,6 @@ def _rows(data: Dataset) -> Iterator[dict[str, Any]]:
         yield from _as_rows(columns)  # pyright: ignore[reportArgumentType]
 
 
-def _as_rows(columns: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+def _as_rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     for values in zip(*columns.values(), strict=True):
         yield dict(zip(columns, values, strict=True))

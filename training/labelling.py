@@ -30,6 +30,10 @@ class Labelling(ABC):
     """
 
     model_class: ClassVar[type[Any]]
+    column: ClassVar[str]
+    """of a row, that holds the class, or the classes"""
+    classes: Any
+    """`ClassNames`; None in regression"""
     best_metric: str
     metrics: tuple[str, ...]
     """what `measure` finds, in per cent; more is better"""

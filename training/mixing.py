@@ -3,17 +3,27 @@
 An epoch holds every row of corpus c the same whole number of times, m_c. So nothing is left out however unequal the
 weights are, every epoch has the same batches' worth of work, and a run resumes exactly. Copies of a row are rows of their
 own: each gets noise of its own.
+
+    parts = [encode_pairs(corpus, ...) for corpus in corpora]
+    encoded, dropped = join(parts)
+    encoded, dropped = mix(encoded, dropped, [len(part) for part, _ in parts], names, [4.0, 1.0])
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from datasets import concatenate_datasets
+
+from vanilla_transformer.training.encoding import DroppedRows
 
 # The error allowed in a weight, and the most that the most frequent corpus may be repeated in an epoch to come so close.
 _CLOSE = 0.05
 _MOST_REPEATS = 1000
+_SHOWN_ROWS = 5  # as in a single corpus
 
 
 def temperature_weights(sizes: Sequence[int], temperature: float) -> list[float]:
@@ -59,3 +69,53 @@ def mixed_rows(corpus_of_row: np.ndarray, weights: Sequence[float]) -> np.ndarra
         (M,) with M >= N: every number from 0 to N - 1, in order, m_c times each.
     """
     return np.repeat(np.arange(len(corpus_of_row)), np.asarray(repeats(weights))[corpus_of_row])
+
+
+def join(parts: Sequence[tuple[Any, DroppedRows]]) -> tuple[Any, DroppedRows]:
+    """Encoded corpora one after the other, and what was left out of all. Rows count through: the second corpus's first row
+    follows the first one's last.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    every = [dropped for _, dropped in parts]
+    starts = np.cumsum([0, *(dropped.rows for dropped in every[:-1])]).tolist()
+    rows = {
+        name: [row + start for dropped, start in zip(every, starts, strict=True) for row in getattr(dropped, name)]
+        for name in ("empty_rows", "over_long_rows")
+    }
+    kept = [np.asarray(dropped.kept_rows) + start for dropped, start in zip(every, starts, strict=True)]
+    counts = {
+        name: sum(getattr(dropped, name) for dropped in every)
+        for name in ("rows", "empty", "over_long", "cut", "pieces")
+    }
+    together = replace(
+        every[0],
+        **counts,
+        empty_rows=tuple(rows["empty_rows"][:_SHOWN_ROWS]),
+        over_long_rows=tuple(rows["over_long_rows"][:_SHOWN_ROWS]),
+        kept_rows=np.concatenate(kept),
+        notes=tuple(note for dropped in every for note in dropped.notes),
+    )
+    return concatenate_datasets([encoded for encoded, _ in parts]), together
+
+
+def mix(
+    encoded: Any, dropped: DroppedRows, sizes: Sequence[int], names: Sequence[str], weights: Sequence[float]
+) -> tuple[Any, DroppedRows]:
+    """Joined corpora, each row as often as an epoch holds it.
+
+    Args:
+        encoded, dropped: as from `join`.
+        sizes: rows that each corpus has among the encoded.
+        names: of the corpora, for the log.
+        weights: of a row of each.
+    """
+    rows = mixed_rows(np.repeat(np.arange(len(sizes)), sizes), weights)
+    times = repeats(weights)
+    shares = ", ".join(
+        f"{name} {'once' if count == 1 else f'{count} times'} ({100 * count * size / len(rows):.1f} %)"
+        for name, count, size in zip(names, times, sizes, strict=True)
+    )
+    note = f"an epoch holds {len(rows):,} rows: {shares}"
+    mixed = replace(dropped, kept_rows=np.asarray(dropped.kept_rows)[rows], notes=(*dropped.notes, note))
+    return encoded.select(rows), mixed

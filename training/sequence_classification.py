@@ -26,6 +26,7 @@ class SequenceClassification(Labelling):
     """
 
     model_class = VanillaTransformerForSequenceClassification
+    column = "label"
 
     def __init__(self, tokenizer: Any, pad_token_id: int, classes: ClassNames | None):
         super().__init__(tokenizer, pad_token_id)
@@ -106,8 +107,8 @@ def windows(text: list[int], pair: list[int], limit: int | None) -> list[list[in
     room = limit - len(other) - 1
     if room < 1:
         raise ValueError(
-            f"a pair of texts of {len(text)} and {len(pair)} tokens: neither leaves room for the other in {limit}; shorten one, or "
-            f"use a model with a larger max_position_embeddings"
+            f"a pair of texts of {len(text)} and {len(pair)} tokens: neither leaves room for the other in {limit}; shorten one, "
+            f"or use a model with a larger max_position_embeddings"
         )
     *body, end = long
     count = -(-len(body) // room)

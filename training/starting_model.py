@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, set_seed
+from transformers.utils import logging
 
 from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from vanilla_transformer.training.arguments import PRESETS, ModelArguments
@@ -139,8 +142,8 @@ def _continues(arguments: ModelArguments, kind: type[Any], head: dict[str, Any])
     theirs, ours = ([str(name) for name in dict(names).values()] for names in (config.id2label, head["id2label"]))
     if theirs != ours:
         raise ValueError(
-            f"{arguments.model} tells {_listed(theirs)} apart, and the data {_listed(ours)}; give --new-head to begin a new head, "
-            f"or data with the model's classes"
+            f"{arguments.model} tells {_listed(theirs)} apart, and the data {_listed(ours)}; give --new-head to begin a new "
+            f"head, or data with the model's classes"
         )
     return True
 
@@ -171,12 +174,14 @@ def load_from(factory, where: str, what: str, *, is_head_new: bool = False, **kw
             raise ValueError(f"it is a {found} model, not a {kind}")
         if is_head_new:
             kwargs["ignore_mismatched_sizes"] = True
-        model, keys = factory.from_pretrained(where, output_loading_info=True, **kwargs)
+        with _quiet():  # it reports what is missing in a table, and here it is asked for or an error
+            model, keys = factory.from_pretrained(where, output_loading_info=True, **kwargs)
         if is_head_new:
             keys = {kind: [name for name in names if not _of_head(_name(name))] for kind, names in keys.items()}
         elif (lacking := keys["missing_keys"]) and all(map(_of_head, lacking)) and not factory.can_generate():
             raise ValueError(
-                f"it has no head for this task ({sorted(lacking)[0]} is missing): it is a {_architecture(config)}; fine-tune it first"
+                f"it has no head for this task ({sorted(lacking)[0]} is missing), it is a {_architecture(config)}; "
+                f"fine-tune it first"
             )
         wrong = [f"{kind.replace('_', ' ')}: {sorted(map(str, names))[0]}" for kind, names in keys.items() if names]
         if wrong:
@@ -184,6 +189,16 @@ def load_from(factory, where: str, what: str, *, is_head_new: bool = False, **kw
         return model
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(f"no {what} could be loaded from {where}: {' '.join(str(error).split())[:300]}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _name(key: Any) -> str:

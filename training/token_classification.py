@@ -27,6 +27,7 @@ class TokenClassification(Labelling):
     """
 
     model_class = VanillaTransformerForTokenClassification
+    column = "tags"
 
     def __init__(self, tokenizer: Any, pad_token_id: int, classes: ClassNames, characters: bool):
         super().__init__(tokenizer, pad_token_id)

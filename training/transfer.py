@@ -61,8 +61,8 @@ class Transfer:
                 raise ValueError(f"freeze={part!r}: this model has {', '.join(sorted(known - _absent(self.levels)))} to freeze")
         if all(level.frozen for level in self.levels if level.parameters):
             raise ValueError(
-                f"freeze={' '.join(flags.freeze)} leaves nothing to learn: the output matrix is the embedding (share_embeddings), "
-                f"so it is frozen with it"
+                f"freeze={' '.join(flags.freeze)} leaves nothing to learn: the output matrix is the embedding "
+                f"(share_embeddings), so it is frozen with it"
             )
         if flags.head_only_steps and not any(p.requires_grad for p in self.levels[-1].parameters):
             raise ValueError(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 
-MakeModel = Callable[..., VanillaTransformerForConditionalGeneration]
+MakeModel = Callable[..., Any]
 
 
 @pytest.fixture
 def make_model() -> MakeModel:
-    """`make_model(seed=0, **config_fields)`: in eval mode, without dropout, unless told otherwise."""
+    """`make_model(seed=0, kind=class, **config_fields)`: in eval mode, without dropout, unless told otherwise."""
 
-    def make(seed: int = 0, **fields) -> VanillaTransformerForConditionalGeneration:
+    def make(seed: int = 0, kind: type[Any] = VanillaTransformerForConditionalGeneration, **fields) -> Any:
         sizes = {
             "vocab_size": 23,
             "d_model": 16,
@@ -29,7 +30,7 @@ def make_model() -> MakeModel:
         }
         implementation = fields.pop("attn_implementation", "eager")
         torch.manual_seed(seed)
-        model = VanillaTransformerForConditionalGeneration(VanillaTransformerConfig(**{**sizes, **fields}))
+        model = kind(VanillaTransformerConfig(**{**sizes, **fields}))
         model.set_attn_implementation(implementation)
         with torch.no_grad():  # gains of 1 and biases of 0 would make wrong orders look right
             for parameter in model.parameters():

@@ -36,6 +36,7 @@ PIECES = pieces()
 # Of Trainer's data loader, on a machine without a GPU.
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch.compile itself
+@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words:UserWarning")  # the page says why
 @pytest.mark.parametrize("number", range(1, len(PIECES)), ids=lambda number: f"{number} {PIECES[number][0]}")
 def test_the_page_works(make_model, toy: Path, tmp_path, monkeypatch, fresh_accelerator, number):
     code = PIECES[number][1]

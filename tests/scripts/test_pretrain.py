@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
-from vanilla_transformer.scripts import finetune, pretrain
+from vanilla_transformer.scripts import finetune, pretrain, train_tokenizer
 
 
 @pytest.fixture
@@ -50,14 +52,47 @@ def test_the_noise_is_part_of_the_run(line, tmp_path, capsys):
     assert "(mask_share: 0.3 -> 0.6); give the same, or --override" in capsys.readouterr().err
 
 
+def test_it_goes_on_from_a_pretrained_model_with_another_objective(line, toy, tmp_path, capsys, fresh_accelerator):
+    assert pretrain.main(line("first", "--objective", "token-deletion", "--whole-word")) == 0
+    fresh_accelerator()
+    capsys.readouterr()
+    flags = ["--model", str(tmp_path / "first"), "--train-file", str(toy / "text.txt"), "--max-tokens", "60", "--max-steps", "2"]
+    more = ["--objective", "sentence-permutation", "document-rotation", "--mix", "2", "1", "--documents", "pack"]
+    assert pretrain.main([*flags, *more, "--save-steps", "0", "--output-dir", str(tmp_path / "second")]) == 0
+    assert re.search(r"Data, train: kept all 92 rows; joined into \d+ blocks of up to 30 tokens, ", capsys.readouterr().out)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    # Two updates with a rate that has hardly begun to rise: the weights are still nearly those it began with.
+    assert all((first[key] - second[key]).abs().max() < 0.01 for key in first)
+    assert any((first[key] != second[key]).any() for key in first)
+
+
+def test_span_corruption_with_a_tokenizer_that_was_made_for_it(line, toy, tmp_path):
+    flags = ["--train-file", str(toy / "text.txt"), "--vocab-size", "300", "--sentinels", "20", "--languages", "de"]
+    assert train_tokenizer.main([*flags, "--output-dir", str(tmp_path / "vocabulary")]) == 0
+    more = ["--tokenizer", str(tmp_path / "vocabulary"), "--objective", "span-corruption", "--train-languages", "de"]
+    assert pretrain.main(line("run", *more)) == 0
+
+
+def test_the_shipped_recipe_is_a_run(line, tmp_path):
+    assert pretrain.main(line("run", "--config", "pretrain_bart", "--accumulation-steps", "1", "--eval-steps", "2")) == 0
+    flags = yaml.safe_load((tmp_path / "run" / "training.yaml").read_text())["flags"]
+    assert (flags["objective"], flags["documents"], flags["warmup_steps"]) == (["text-infilling"], "cut", 1000)
+
+
 @pytest.mark.parametrize(
     "more, said",
     [
         (["--mask-share", "1.5"], "mask_share"),
         (["--poisson-lambda", "-1"], "poisson_lambda"),
         (["--train-file", "no.txt"], "no.txt"),
-        (["--best-metric", "bleu"], "best_metric=bleu needs generated output, which this task has not; choose loss"),
+        (["--best-metric", "bleu"], "best_metric=bleu is nothing that this task measures; choose loss"),
         (["--tokenizer", "WITHOUT MASK"], "the tokenizer has no mask token"),
+        (["--objective", "infill"], "objective 'infill' is unknown; choose of text-infilling"),
+        (["--objective", "span-corruption"], "needs sentinels (<extra_id_0>, <extra_id_1> ...), and the tokenizer has none"),
+        (["--objective", "span-corruption", "token-deletion"], "cannot be applied together with token-deletion"),
+        (["--mix", "1", "2"], "mix has 2 numbers for 1 objectives"),
+        (["--documents", "split"], "invalid choice: 'split'"),
+        (["--train-languages", "fr"], "language 'fr' has no tag"),
     ],
 )
 def test_bad_input_is_answered_by_one_line(line, tmp_path, capsys, more, said):

@@ -87,6 +87,7 @@ def test_the_same_again_is_fine_but_another_is_refused_and_nothing_is_lost(corpu
     [
         (["--vocab-size", "5000"], "asked for 5000, the text allows"),
         (["--vocab-size", "100"], "ask for at least 261"),
+        (["--vocab-size", "280", "--sentinels", "-1"], "sentinels=-1 must not be negative"),
         (["--vocab-size", "280", "--train-file", "nowhere.txt"], "nowhere.txt: no such file"),
         (["--vocab-size", "280", "--text-fields", "body"], "train.jsonl:1: expected body; found: translation"),
     ],
@@ -105,6 +106,14 @@ def test_a_model_s_folder_and_a_file_are_refused(corpus, tmp_path, capsys):
     assert "holds a model" in capsys.readouterr().err
     assert main(["--train-file", corpus, "--vocab-size", "280", "--output-dir", corpus]) == 2
     assert "is a file" in capsys.readouterr().err
+
+
+def test_sentinels_are_tokens_in_their_order_before_other_extra_tokens(corpus, tmp_path):
+    flags = ["--train-file", corpus, "--vocab-size", "280", "--output-dir", str(tmp_path / "t")]
+    assert main([*flags, "--sentinels", "3", "--extra-tokens", "<speaker>", "--languages", "de"]) == 0
+    tokenizer = VanillaTransformerTokenizer.from_pretrained(tmp_path / "t")
+    added = [">>de<<", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>", "<speaker>"]
+    assert tokenizer.convert_ids_to_tokens(range(5, 10)) == added
 
 
 def test_through_the_installed_program(corpus, tmp_path, run_command):

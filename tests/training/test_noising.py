@@ -1,11 +1,11 @@
-"""Text infilling on cases small enough to count by hand, and its shares over many draws."""
+"""Noises on cases small enough to count by hand, and their shares over many draws."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from vanilla_transformer.training.noising import TextInfilling
+from vanilla_transformer.training.noising import TextInfilling, TokenDeletion, TokenMasking
 
 MASK, END = 4, 2
 
@@ -128,3 +128,96 @@ def test_same_generator_same_noise_and_the_input_is_not_touched() -> None:
 def test_numbers_out_of_range_are_named(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TextInfilling(MASK, **settings)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------- golden: never to change
+
+
+def test_the_draws_of_text_infilling_are_what_they_always_were() -> None:
+    """Runs that are resumed, and scores that are measured again, depend on them."""
+    text = [*range(100, 124), END]
+    assert [TextInfilling(MASK)(text, np.random.default_rng(key)) for key in ((1, 0, 0), (1, 0, 7), (1, 3, 11))] == [
+        [100, 4, *range(105, 118), 4, 121, 122, 123, 2],
+        [*range(100, 105), 4, *range(106, 111), 4, 4, 115, 116, 4, *range(119, 124), 2],
+        [*range(100, 104), 4, *range(107, 111), 4, *range(115, 124), 2],
+    ]
+    noised = TextInfilling(MASK, 0.5, 1.0, 0)(text[:12], np.random.default_rng((1, 2, 3)))
+    assert noised == [100, 4, 4, 103, 104, 4, 105, 4, 108, 109, 4, 4]
+
+
+# ----------------------------------------------------------------------------------------- masking, deletion, words
+
+WORDS = [10, 11, 12, 20, 30, 31, 40, 41, 42, 43, END]  # a new word at each ten
+
+
+def word_starts(ids) -> np.ndarray:
+    return np.asarray(ids) % 10 == 0
+
+
+def whole_words(noised: list[int]) -> bool:
+    """Whether each word of WORDS is there in all its pieces or in none."""
+    words = [{10, 11, 12}, {20}, {30, 31}, {40, 41, 42, 43}]
+    return all(word <= set(noised) or not word & set(noised) for word in words)
+
+
+def test_token_masking_has_berts_shares() -> None:
+    noise, rng = TokenMasking(MASK, range(1000, 2000)), np.random.default_rng(0)
+    text = [*range(10, 210), END]
+    noised = np.array([noise(text, rng) for _ in range(400)])
+    assert noised.shape == (400, 201) and (noised[:, -1] == END).all()
+    # 30 of 200 are chosen: 24 masked, 3 replaced (never by itself here), 3 left as they are.
+    assert (noised == MASK).sum(1).mean() == pytest.approx(24, abs=0.5)
+    assert (noised >= 1000).sum(1).mean() == pytest.approx(3, abs=0.4)
+    assert ((noised == MASK) | (noised >= 1000)).sum(1).max() <= 30
+    assert np.ptp((noised == MASK).sum(0)[:-1]) < 60  # at all places alike: 48 of 400, give or take
+    assert noise.pair(text, rng)[1] == text
+
+
+def test_token_masking_can_do_each_of_the_three_alone() -> None:
+    rng, text = np.random.default_rng(0), [*range(10, 30), END]
+    assert TokenMasking(MASK, [], 1.0, 1.0, 0.0)(text, rng) == [MASK] * 20 + [END]
+    assert TokenMasking(MASK, [7], 1.0, 0.0, 1.0)(text, rng) == [7] * 20 + [END]
+    assert TokenMasking(MASK, [], 1.0, 0.0, 0.0)(text, rng) == text
+    assert TokenMasking(MASK, [7])([END], rng) == [END]
+
+
+def test_token_deletion_removes_its_share_and_keeps_the_order() -> None:
+    noise, rng = TokenDeletion(), np.random.default_rng(1)
+    for length in (1, 3, 40):
+        text = [*range(10, 10 + length), END]
+        noised = [noise(text, rng) for _ in range(4000)]
+        assert all(row == sorted(row[:-1]) + [END] for row in noised)
+        assert 1 - np.mean([len(row) - 1 for row in noised]) / length == pytest.approx(0.15, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        TextInfilling(MASK, 0.5, word_starts=word_starts),
+        TokenMasking(MASK, [], 0.5, 1.0, 0.0, word_starts=word_starts),
+        TokenDeletion(0.5, word_starts=word_starts),
+    ],
+)
+def test_whole_words_are_never_touched_in_part(noise) -> None:
+    seen, rng = set(), np.random.default_rng(2)
+    for _ in range(300):
+        noised = noise(WORDS, rng)
+        assert whole_words(noised) and noised[-1] == END and len(noised) <= len(WORDS)
+        seen.add(frozenset(noised) - {MASK, END})
+    assert len(seen) == 6  # half of four words: two of them stay, any two
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TokenMasking(MASK, [5], share=1.1), "token_masking_share must be between 0 and 1, not 1.1"),
+        (lambda: TokenMasking(MASK, [5], masked=0.8, random=0.3), "masked=0.8 and random=0.3 .* nor more than 1"),
+        (lambda: TokenMasking(MASK, [5], masked=float("nan")), "masked=nan"),
+        (lambda: TokenMasking(MASK, []), "random_ids"),
+        (lambda: TokenMasking(-1, [5]), "mask_token_id must be an id"),
+        (lambda: TokenDeletion(-0.1), "token_deletion_share must be between 0 and 1, not -0.1"),
+    ],
+)
+def test_bad_numbers_of_masking_and_deletion_are_named(make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -6,6 +6,7 @@ Not collected by `make test`: run.py copies this file into a copy of transformer
 from __future__ import annotations
 
 import unittest
+from unittest.mock import patch
 
 from tests.generation.test_utils import GenerationTesterMixin
 from tests.test_configuration_common import ConfigTester
@@ -26,6 +27,8 @@ from transformers.testing_utils import torch_device
 from vanilla_transformer.modeling import (
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
+    VanillaTransformerForSequenceClassification,
+    VanillaTransformerForTokenClassification,
     VanillaTransformerModel,
 )
 
@@ -33,6 +36,12 @@ from vanilla_transformer.modeling import (
 modeling_auto.MODEL_MAPPING_NAMES["vanilla_transformer"] = "VanillaTransformerModel"
 modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES["vanilla_transformer"] = (
     "VanillaTransformerForConditionalGeneration"
+)
+modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["vanilla_transformer"] = (
+    "VanillaTransformerForSequenceClassification"
+)
+modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES["vanilla_transformer"] = (
+    "VanillaTransformerForTokenClassification"
 )
 
 SIZES = {
@@ -103,6 +112,13 @@ class Seq2SeqTests(ModelTesterMixin, GenerationTesterMixin, TrainingTesterMixin)
             self._tester = Seq2SeqTester(self, self.config_class, self.sizes, self.all_model_classes[-1])
         return self._tester
 
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
+        if "Classification" in model_class.__name__ and self.config_class is VanillaTransformerConfig:
+            # What our heads' decoder reads is made from the text, always.
+            inputs = {name: value for name, value in inputs.items() if not name.startswith("decoder_")}
+        return inputs
+
     def _create_text_training_batch(self, batch_size, seq_length, vocab_size):
         batch = super()._create_text_training_batch(
             batch_size, seq_length, vocab_size
@@ -120,6 +136,12 @@ class Seq2SeqTests(ModelTesterMixin, GenerationTesterMixin, TrainingTesterMixin)
 
         return type(head.__name__, (head,), {"generate": generate})
 
+    def test_inputs_embeds(self):
+        # It gives the decoder embeddings of its own, which no classifier takes (BART's tests leave it out as well).
+        classes = tuple(one for one in self.all_model_classes if "Classification" not in one.__name__)
+        with patch.object(self, "all_model_classes", classes):
+            super().test_inputs_embeds()
+
     def test_config(self):
         ConfigTester(self, config_class=self.config_class, **SIZES).run_common_tests()
 
@@ -127,7 +149,13 @@ class Seq2SeqTests(ModelTesterMixin, GenerationTesterMixin, TrainingTesterMixin)
 class VanillaTransformerTest(Seq2SeqTests, MemoryCleanupTestCase, unittest.TestCase):
     config_class = VanillaTransformerConfig
     sizes = OURS
-    all_model_classes = (VanillaTransformerModel, VanillaTransformerForConditionalGeneration)
+    # The last is the one that the training test trains.
+    all_model_classes = (
+        VanillaTransformerModel,
+        VanillaTransformerForSequenceClassification,
+        VanillaTransformerForTokenClassification,
+        VanillaTransformerForConditionalGeneration,
+    )
     # `_init_weights` fills everything, whatever year the file says.
     test_can_init_all_missing_weights_before_2023 = True
 
