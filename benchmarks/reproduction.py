@@ -26,6 +26,7 @@ from shutil import rmtree
 
 DATA = Path(os.environ.get("VANILLA_TRANSFORMER_DATA", "../shared/data"))
 SEEDS = (1, 2, 3)
+ARMS = ("scratch", "pretrained")
 PRETRAINING = "--preset tiny --dropout 0.1 --max-tokens 1024 --accumulation-steps 2 --learning-rate 2e-3 --warmup-steps 1000"
 PRETRAINING_UPDATES = 7000
 
@@ -86,7 +87,7 @@ def pretrain(runs: Path) -> None:
 
 def finetune(runs: Path, names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
     chosen = [one for one in COMPARISONS if not names or one.name in names]
-    jobs = [(one, arm, seed) for one in chosen for seed in seeds for arm in ("scratch", "pretrained")]
+    jobs = [(one, arm, seed) for one in chosen for seed in seeds for arm in ARMS]
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 2))) as pool:
         list(pool.map(lambda job: train(runs, *job), jobs))
 
@@ -127,27 +128,30 @@ def scores(output: Path, part: str) -> list[dict]:
 
 def tables(runs: Path) -> None:
     """Test scores, mean and standard deviation over seeds; and how soon the pretrained model is as good as scratch ever gets."""
-    print("| task | measure | from scratch | pretrained | difference | in standard errors | updates | minutes | as good as scratch after |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+    head = ["task", "measure", "from scratch", "pretrained", "difference", "in standard errors", "updates", "minutes"]
+    print(f"| {' | '.join(head)} | as good as scratch after |")
+    print(f"| --- | --- |{' ---: |' * 6} --- |")
     for one in COMPARISONS:
-        arms = {arm: [s for s in SEEDS if scores(runs / one.name / f"{arm}-{s}", "test")] for arm in ("scratch", "pretrained")}
-        if not all(arms.values()):
+        seeds = {arm: [s for s in SEEDS if scores(runs / one.name / f"{arm}-{s}", "test")] for arm in ARMS}
+        if not all(seeds.values()):
             continue
-        test = {arm: [scores(runs / one.name / f"{arm}-{s}", "test")[-1][one.metric] for s in seeds] for arm, seeds in arms.items()}
+        test = {arm: [scores(runs / one.name / f"{arm}-{s}", "test")[-1][one.metric] for s in seeds[arm]] for arm in ARMS}
         mean = {arm: statistics.mean(values) for arm, values in test.items()}
         sd = {arm: statistics.stdev(values) if len(values) > 1 else math.nan for arm, values in test.items()}
-        error = math.sqrt(sum(sd[arm] ** 2 / len(test[arm]) for arm in test))
+        error = math.sqrt(sum(sd[arm] ** 2 / len(test[arm]) for arm in ARMS))
         gain = mean["pretrained"] - mean["scratch"]
-        last = scores(runs / one.name / f"scratch-{arms['scratch'][0]}", "validation")[-1]
-        shown = [f"{mean[arm]:.1f} ± {sd[arm]:.1f} ({len(test[arm])})" for arm in ("scratch", "pretrained")]
-        print(f"| {one.name} | {one.metric} | {' | '.join(shown)} | {gain:+.1f} | {gain / error:+.1f} | {last['step']:,} | "
-              f"{last['seconds'] / 60:.1f} | {overtaken(runs, one, arms)} |")  # fmt: skip
+        last = scores(runs / one.name / f"scratch-{seeds['scratch'][0]}", "validation")[-1]
+        shown = [f"{mean[arm]:.1f} ± {sd[arm]:.1f} ({len(test[arm])})" for arm in ARMS]
+        cells = [one.name, one.metric, *shown, f"{gain:+.1f}", f"{gain / error:+.1f}", f"{last['step']:,}"]
+        print(f"| {' | '.join(cells)} | {last['seconds'] / 60:.1f} | {overtaken(runs, one, seeds)} |")
 
 
-def overtaken(runs: Path, one: Comparison, arms: dict[str, list[int]]) -> str:
+def overtaken(runs: Path, one: Comparison, seeds: dict[str, list[int]]) -> str:
     """The first evaluation at which the pretrained runs' mean validation score is the best mean that scratch reaches."""
+
     def curve(arm: str) -> dict[int, float]:
-        runs_of = [{row["step"]: row[one.metric] for row in scores(runs / one.name / f"{arm}-{s}", "validation")} for s in arms[arm]]
+        rows_of = [scores(runs / one.name / f"{arm}-{seed}", "validation") for seed in seeds[arm]]
+        runs_of = [{row["step"]: row[one.metric] for row in rows if "averaged" not in row} for rows in rows_of]
         steps = set.intersection(*(set(run) for run in runs_of))
         return {step: statistics.mean(run[step] for run in runs_of) for step in sorted(steps)}
 

@@ -19,7 +19,7 @@ import hashlib
 import json
 import re
 
-from tokenizers import Regex, normalizers
+from tokenizers import Regex, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
@@ -64,6 +64,11 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
     max_length=n`; the `</s>` is kept), and is then counted: `truncated_texts` is the number of texts that
     this object has cut so far (set it to 0 to start anew), and the first cut is logged as a warning. There is
     no default length.
+
+    **Offsets** (`return_offsets_mapping=True`) cut words exactly: they leave out the space that a piece takes
+    along, and a character whose bytes are several pieces belongs to the first of these. What is left
+    with an empty span (a space of its own, as in front of numbers; the further bytes of a character) is
+    marked in `special_tokens_mask`, too, so that transformers' pipeline for tagging does not take it for a word.
 
     **Fit.** `fingerprint` names the map from text to ids; `check_fits(config)` refuses a model made with
     another.
@@ -141,11 +146,21 @@ class VanillaTransformerTokenizer(PreTrainedTokenizerFast):
 
     def _encode_plus(self, text, *args, **kwargs):
         # transformers' one road to the backend, from __call__, encode and tokenize alike.
+        backend, template = self.backend_tokenizer, self.backend_tokenizer.post_processor
+        with_offsets = bool(kwargs.get("return_offsets_mapping")) and template is not None
+        if with_offsets:  # for this call only: what is saved, and has a fingerprint, is about ids
+            trim = processors.ByteLevel(add_prefix_space=True, trim_offsets=True)
+            backend.post_processor = processors.Sequence([template, trim])
         try:
             encoded = super()._encode_plus(text, *args, **kwargs)
         except TypeError as error:
             _refuse_lone_surrogates(text, error)
             raise
+        finally:
+            if with_offsets:
+                backend.post_processor = template
+        if with_offsets:
+            _give_each_character_to_one_piece(encoded)
         asked = self.backend_tokenizer.truncation is not None and not kwargs.get("return_overflowing_tokens")
         cut = sum(bool(encoding.overflowing) for encoding in encoded.encodings or []) if asked else 0
         if cut:
@@ -166,6 +181,26 @@ def space_in_front(tags):
         return prepend
     pattern = "|".join(re.escape(tag) for tag in tags)
     return normalizers.Sequence([prepend, normalizers.Replace(Regex(rf"\A (?={pattern})"), "")])
+
+
+def _give_each_character_to_one_piece(encoded) -> None:
+    """Changes `offset_mapping`, and marks what has an empty span in `special_tokens_mask` if that is there."""
+    offsets, marks = encoded["offset_mapping"], encoded.get("special_tokens_mask")
+    if isinstance(offsets, list) and (not offsets or isinstance(offsets[0], tuple)):  # of one text
+        offsets, marks = [offsets], [marks]
+    for row, spans in enumerate(offsets):
+        word_before, end = None, 0
+        for column, word in enumerate(encoded.word_ids(row)):
+            start, stop = (int(number) for number in spans[column])
+            if word == word_before:
+                start = min(max(start, end), stop)
+            if isinstance(spans, list):
+                spans[column] = (start, stop)
+            else:  # a tensor or an array
+                spans[column, 0] = start
+            if marks is not None and marks[row] is not None and start == stop:
+                marks[row][column] = 1
+            word_before, end = word, stop
 
 
 def _without_defaults(value):

@@ -117,6 +117,11 @@ class TaskArguments:
     problem: Literal["auto", "classes", "regression"] = _flag(
         "classification: labels are classes, or numbers to be hit; auto: numbers that are not whole are to be hit", "auto"
     )
+    unknown_labels: Literal["refuse", "wrong"] = _flag(
+        "a class of the validation or test part that no training row has: an error, or, as some official test sets need it, "
+        "always counted as wrong",
+        "refuse",
+    )
     token_field: str = _flag("tagging and parsing: the field of the words or characters", "tokens")
     tag_field: str | None = _flag("tagging: the field of the tags; ner_tags, upos, ... are found where there is only one")
     dialog_field: str = _flag("dialogue: the field of the turns", "dialog")
@@ -201,6 +206,13 @@ class DataArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
+
+
+# Of these, what says which language is written, and how files of several are mixed.
+TRANSLATION_FLAGS = (
+    *("source_lang", "target_lang", "target_tag", "train_languages", "validation_languages", "test_languages"),
+    *("train_weights", "sampling_temperature"),
+)
 
 
 @dataclass

@@ -84,10 +84,10 @@ class DependencyParsing(Labelling):
         return tree
 
     def measure(self, answers: Sequence[Tree], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        names = self.classes.names
+        name = self.classes.name
         found = AttachmentScores().compute(
             predictions=[{"head": heads, "deprel": relations} for heads, relations in answers],
-            references=[{"head": row["head"], "deprel": [names[relation] for relation in row["deprel"]]} for row in rows],
+            references=[{"head": row["head"], "deprel": [name(relation) for relation in row["deprel"]]} for row in rows],
         )
         return per_cent({name: found[name] for name in ("las", "uas")})
 

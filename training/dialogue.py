@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from datasets import Dataset, Features, Value
 from transformers import PreTrainedModel
 
-from vanilla_transformer.training.arguments import DataArguments, RunArguments
+from vanilla_transformer.training.arguments import TRANSLATION_FLAGS, DataArguments, RunArguments
 from vanilla_transformer.training.corpus import CorpusError, encode_pairs, has_part, pair_lengths
 from vanilla_transformer.training.dialogues import load_dialogues
 from vanilla_transformer.training.directions import Direction
@@ -115,7 +115,7 @@ class DialogueTask(TranslationTask):
     def __init__(
         self, data: DataArguments, tokenizer: Any, model: PreTrainedModel, run: RunArguments, dialog_field: str = "dialog"
     ):
-        for name in ("source_lang", "target_lang", "target_tag", "train_languages", "train_weights", "sampling_temperature"):
+        for name in TRANSLATION_FLAGS:
             if getattr(data, name):
                 raise CorpusError(f"{name} is for translation; a dialogue is in one language: leave it out")
         self.dialog_field = dialog_field

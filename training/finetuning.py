@@ -6,7 +6,13 @@ from typing import Any
 
 from datasets import Dataset
 
-from vanilla_transformer.training.arguments import DataArguments, ModelArguments, RunArguments, TaskArguments
+from vanilla_transformer.training.arguments import (
+    TRANSLATION_FLAGS,
+    DataArguments,
+    ModelArguments,
+    RunArguments,
+    TaskArguments,
+)
 from vanilla_transformer.training.class_names import ClassNames
 from vanilla_transformer.training.corpus import CorpusError, has_part
 from vanilla_transformer.training.dependency_parsing import DependencyParsing
@@ -18,6 +24,7 @@ from vanilla_transformer.training.starting_model import starting_model
 from vanilla_transformer.training.task import Task
 from vanilla_transformer.training.token_classification import TokenClassification
 from vanilla_transformer.training.word_pieces import has_blanks
+
 
 def model_and_task(
     what: TaskArguments, model: ModelArguments, data: DataArguments, run: RunArguments, tokenizer: Any
@@ -43,11 +50,11 @@ def model_and_task(
     kind = None if what.task != "sequence-classification" else "regression" if is_regression(train) else "classes"
     parts = {part: load_rows(what, data, part, kind) for part in ("validation", "test")}
     rows = {part: found for part, found in {"train": train, **parts}.items() if found is not None}
-    rows = {part: with_class_numbers(labelling, found, part) for part, found in rows.items()}
-    made = starting_model(
-        model, tokenizer, run.seed, run.attention, kind=labelling.model_class, head=labelling.head()
-    )
-    return made, LabelledTask(labelling, rows, data, made, run)
+    unknown = {part: unknown_classes(labelling, found) for part, found in rows.items()}
+    is_refused = what.unknown_labels == "refuse"
+    rows = {part: with_class_numbers(labelling, found, part, is_refused) for part, found in rows.items()}
+    made = starting_model(model, tokenizer, run.seed, run.attention, kind=labelling.model_class, head=labelling.head())
+    return made, LabelledTask(labelling, rows, data, made, run, unknown)
 
 
 def load_rows(what: TaskArguments, data: DataArguments, part: str, kind: str | None = None) -> Dataset | None:
@@ -83,13 +90,23 @@ def labelling_of_data(what: TaskArguments, rows: Dataset, tokenizer: Any) -> Lab
     return DependencyParsing(tokenizer, pad, ClassNames.of_column(rows, DependencyParsing.column))
 
 
-def with_class_numbers(labelling: Labelling, rows: Dataset, part: str) -> Dataset:
+def with_class_numbers(labelling: Labelling, rows: Dataset, part: str, refuse_unknown: bool = True) -> Dataset:
     """The rows with numbers in place of their classes; as they are in regression.
 
     Raises:
-        CorpusError: a class that `labelling` does not know, with its row and `part`.
+        CorpusError: a class that `labelling` does not know, with its row and `part`; unless these become IGNORED.
     """
-    return rows if labelling.classes is None else labelling.classes.encode(rows, labelling.column, part)
+    if labelling.classes is None:
+        return rows
+    try:
+        return labelling.classes.encode(rows, labelling.column, part, refuse_unknown)
+    except CorpusError as error:
+        raise CorpusError(f"{error}; or count such labels as wrong: --unknown-labels wrong") from None
+
+
+def unknown_classes(labelling: Labelling, rows: Dataset) -> dict[str, int]:
+    """Classes that `labelling` does not know, and how often each stands in the rows."""
+    return {} if labelling.classes is None else labelling.classes.unknown(rows, labelling.column)
 
 
 def is_regression(rows: Dataset) -> bool:
@@ -97,7 +114,7 @@ def is_regression(rows: Dataset) -> bool:
 
 
 def _refuse_text_flags(what: TaskArguments, data: DataArguments) -> None:
-    for name in ("source_lang", "target_lang", "target_tag", "train_languages", "train_weights", "sampling_temperature"):
+    for name in TRANSLATION_FLAGS:
         if getattr(data, name):
             raise ValueError(f"{name} is for tasks whose output is text, and {what.task} has classes; leave it out")
     if data.bpe_dropout or data.streaming:

@@ -36,6 +36,7 @@ class LabelledTask(Task):
     Args:
         labelling: what is labelled, and how.
         rows: "train", and "validation" and "test" where they are: data sets with the fields that `labelling` knows.
+        unknown: by part, the classes that the training part has not, and how often each is there: told in the log.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class LabelledTask(Task):
         data: DataArguments,
         model: PreTrainedModel,
         run: RunArguments,
+        unknown: dict[str, dict[str, int]] | None = None,
     ):
         self.labelling, self.run = labelling, run
         self.best_metric = labelling.best_metric
@@ -56,7 +58,8 @@ class LabelledTask(Task):
         self.limit = length_limits(data, run, model)[0]
         self.train = self._training_corpus(rows["train"])
         self.validation, self.test = (
-            self._scored_corpus(rows[part]) if part in rows else None for part in ("validation", "test")
+            self._scored_corpus(rows[part], (unknown or {}).get(part, {})) if part in rows else None
+            for part in ("validation", "test")
         )
 
     def _training_corpus(self, rows: Dataset) -> Corpus:
@@ -79,10 +82,12 @@ class LabelledTask(Task):
         encoded = encoded if len(kept) == len(rows) else encoded.select(kept)
         return Corpus(Examples(encoded, seed=self.run.seed), self._columns(lengths[kept]), dropped, rows)
 
-    def _scored_corpus(self, rows: Dataset) -> Corpus:
+    def _scored_corpus(self, rows: Dataset, unknown: dict[str, int]) -> Corpus:
         encoded = encode(rows, self.labelling, self.limit)
         lengths = pair_lengths(encoded.select_columns(["input_ids"]))[:, 0]
-        dropped = DroppedRows(len(rows), 0, (), 0, (), (self.limit,), np.asarray(encoded["row"]) + 1)
+        shown = ", ".join(f"{name} ({count})" for name, count in list(unknown.items())[:10])
+        notes = (f"classes unknown in training, counted as wrong: {shown}",) if unknown else ()
+        dropped = DroppedRows(len(rows), 0, (), 0, (), (self.limit,), np.asarray(encoded["row"]) + 1, notes=notes)
         return Corpus(Examples(encoded), self._columns(lengths), dropped, rows)
 
     def _columns(self, lengths: np.ndarray) -> np.ndarray:

@@ -78,10 +78,10 @@ class SequenceClassification(Labelling):
             numbers = {"predictions": [float(answer[0]) for answer in answers], "references": [row["label"] for row in rows]}
             found = Pearson().compute(**numbers) | Spearman().compute(**numbers)
         else:
-            names = self.classes.names
+            name = self.classes.name
             given = {
-                "predictions": [names[int(answer.argmax())] for answer in answers],
-                "references": [names[row["label"]] for row in rows],
+                "predictions": [name(int(answer.argmax())) for answer in answers],
+                "references": [name(row["label"]) for row in rows],
             }
             found = Accuracy().compute(**given) | MacroF1().compute(**given)
         return per_cent(found)

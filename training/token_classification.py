@@ -83,10 +83,10 @@ class TokenClassification(Labelling):
         return [tag for answer in answers for tag in answer]
 
     def measure(self, answers: Sequence[list[int]], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        names = self.classes.names
+        name = self.classes.name
         given = {
-            "predictions": [[names[tag] for tag in answer] for answer in answers],
-            "references": [[names[tag] for tag in row["tags"]] for row in rows],
+            "predictions": [[name(tag) for tag in answer] for answer in answers],
+            "references": [[name(tag) for tag in row["tags"]] for row in rows],
         }
         found = {"tag_accuracy": TagAccuracy().compute(**given)["accuracy"]}
         if self.has_entities:

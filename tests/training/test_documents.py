@@ -13,9 +13,10 @@ from vanilla_transformer.training import documents
 from vanilla_transformer.training.corpus import CorpusError, encode_texts
 from vanilla_transformer.training.documents import Blocks, DocumentCutter, encode_documents
 
-WORDS = "the dog 안녕하세요 한국어 Straße! 42 3.5 😀 👨‍👩‍👧 e\u0301a 你好。再见！ (yes). No? a\nb x\n\ny  >>de<< <extra_id_0> — ...".split(
-    " "
-)
+WORDS = (
+    "the dog 안녕하세요 한국어 Straße! 42 3.5 😀 👨‍👩‍👧 e\u0301a 你好。再见！ (yes). No? a\nb x\n\ny  "
+    ">>de<< <extra_id_0> — ..."
+).split(" ")
 
 
 @pytest.fixture(scope="module")
