@@ -17,8 +17,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     noise_arguments, model_arguments, data_arguments, run_arguments = arguments
 
+    from vanilla_transformer.training.accelerator import make_accelerator
     from vanilla_transformer.training.denoising import DenoisingTask
-    from vanilla_transformer.training.loop import Training, make_accelerator
+    from vanilla_transformer.training.loop import Training
     from vanilla_transformer.training.starting_model import load_tokenizer, starting_model
 
     accelerator = make_accelerator(run_arguments)

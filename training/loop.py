@@ -16,11 +16,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-import datasets
 import torch
-import transformers
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -431,34 +428,3 @@ class _Window:
         result = (self.loss / self.target_tokens, self.tokens / self.seconds, self.seconds / self.updates)
         self.loss = self.target_tokens = self.tokens = self.seconds = self.updates = 0.0
         return result
-
-
-def make_accelerator(run: RunArguments) -> Accelerator:
-    """Accelerate's view of this process: devices, number of processes (`accelerate launch`), precision, trackers.
-
-    Raises:
-        ValueError: a tracker is unknown or not installed; or the precision needs a GPU that is not here.
-    """
-    # Bars for saving ten megabytes, and bars in a log file, are noise around the one bar that matters.
-    transformers.utils.logging.disable_progress_bar()
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-    # Accelerate would leave out what is not installed.
-    available = [str(tracker) for tracker in get_available_trackers()]
-    for name in run.track_with:
-        if name != "all" and name not in available:
-            raise ValueError(
-                f"track_with={name}: no such tracker is installed; there are: {', '.join(available) or 'none'}"
-            )
-    accelerator = Accelerator(
-        mixed_precision="no" if run.precision == "fp32" else run.precision,
-        log_with=list[Any](run.track_with) or None,
-        project_dir=run.output_dir,
-        # The schedule counts updates, whatever the number of processes.
-        step_scheduler_with_optimizer=False,
-        # Left to itself, Accelerate takes each of several processes without a GPU for the only one.
-        cpu=not torch.accelerator.is_available(),
-    )
-    if run.precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would compute in fp32 instead
-        raise ValueError("precision=fp16 needs a GPU; on a processor take fp32 or bf16")
-    return accelerator

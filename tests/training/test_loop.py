@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from vanilla_transformer.modeling import Translator
-from vanilla_transformer.training import loop
+from vanilla_transformer.training import accelerator, loop
+from vanilla_transformer.training.accelerator import make_accelerator
 from vanilla_transformer.training.denoising import DenoisingTask
-from vanilla_transformer.training.loop import NonFiniteLossError, Training, make_accelerator
+from vanilla_transformer.training.loop import NonFiniteLossError, Training
 from vanilla_transformer.training.schedules import inverse_sqrt, noam
 from vanilla_transformer.training.token_batches import TokenBatches
 from vanilla_transformer.training.translation import TranslationTask
@@ -535,7 +536,7 @@ def test_trackers_get_the_curves(training):
 
 
 def test_a_tracker_that_is_not_there_is_refused_and_not_left_out(training, monkeypatch):
-    monkeypatch.setattr(loop, "get_available_trackers", lambda: ["wandb"])
+    monkeypatch.setattr(accelerator, "get_available_trackers", lambda: ["wandb"])
     with pytest.raises(ValueError, match="track_with=tensorboard: no such tracker is installed; there are: wandb"):
         training(track_with=["tensorboard"])
 
