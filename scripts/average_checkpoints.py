@@ -26,8 +26,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from transformers import AutoTokenizer
 
-    from vanilla_transformer.modeling import VanillaTransformerForConditionalGeneration
     from vanilla_transformer.training.checkpoints import average_weights, complete_checkpoints
+    from vanilla_transformer.training.prediction import task_of
     from vanilla_transformer.training.starting_model import load_from
 
     if arguments.last < 1:
@@ -41,10 +41,11 @@ def main(argv: list[str] | None = None) -> int:
     if Path(arguments.output_dir).exists():
         raise ValueError(f"output_dir {arguments.output_dir} exists already; give another folder")
 
-    model = load_from(VanillaTransformerForConditionalGeneration, str(folders[-1]), "model")
+    newest = str(folders[-1])
+    model = load_from(task_of(newest)[1], newest, "model")
     model.load_state_dict(average_weights(folders), strict=False)
     model.save_pretrained(arguments.output_dir)
-    load_from(AutoTokenizer, str(folders[-1]), "tokenizer").save_pretrained(arguments.output_dir)
+    load_from(AutoTokenizer, newest, "tokenizer").save_pretrained(arguments.output_dir)
     print(f"Average of {len(folders)} models in {arguments.output_dir}: {', '.join(folder.name for folder in folders)}")
     return 0
 

@@ -2,8 +2,8 @@ r"""`vanilla-transformer evaluate-forgetting`: what fine-tuning has cost, in the
 
     vanilla-transformer evaluate-forgetting --before runs/general --after runs/domain --test-file general.jsonl
 
-`--before` is the model that was continued, `--after` what became of it; the file is of the old task. Where the new task has another
-head, the new body is scored with the old head.
+`--before` is the model that was continued, `--after` what became of it; the file is of the old task. Where the new task has
+another head, the new body is scored with the old head.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Comparison:
 def main(argv: list[str] | None = None) -> int:
     (given,) = parse_arguments("evaluate-forgetting", "The old task's scores before and after.", Comparison, argv=argv)
 
+    from vanilla_transformer.training.accelerator import make_accelerator
     from vanilla_transformer.training.arguments import RunArguments
     from vanilla_transformer.training.forgetting import forgetting
-    from vanilla_transformer.training.loop import make_accelerator
     from vanilla_transformer.training.prediction import task_of
     from vanilla_transformer.training.starting_model import load_from
 

@@ -21,8 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments("finetune", __doc__ or "", *parts, argv=argv)
     what, model_arguments, data, _, run = arguments
 
+    from vanilla_transformer.training.accelerator import make_accelerator
     from vanilla_transformer.training.finetuning import model_and_task
-    from vanilla_transformer.training.loop import Training, make_accelerator
+    from vanilla_transformer.training.loop import Training
     from vanilla_transformer.training.starting_model import load_tokenizer
 
     accelerator = make_accelerator(run)

@@ -5,12 +5,13 @@ r"""`vanilla-transformer predict`: what a model says about new data, in the form
 
     the model was trained for    reads                                      writes
     sequence-classification      rows with text(s), or lines of text        JSON Lines: label, scores of all classes
-    token-classification         rows with tokens                           JSON Lines with tags; .conll: TOKEN tab TAG
-    dependency-parsing           CoNLL-U, or rows with tokens               CoNLL-U; .jsonl: head, deprel
+    token-classification         rows with tokens                           JSON Lines: tags; to a .conll: TOKEN tab TAG
+    dependency-parsing           CoNLL-U, or rows with tokens               CoNLL-U; to a .jsonl: head, deprel
     dialogue                     rows with the turns so far                 a line each: the reply
     translation                  lines, or rows with the source language    a line each
 
-A row in gives an answer out, in order, whatever the row holds. Rows that have labels already are scored on the way, in per cent.
+A row in gives an answer out, in order, whatever the row holds. Rows that all have labels already are scored on the way, in per
+cent, on standard error.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset, disable_progress_bars
 from tqdm import tqdm
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from vanilla_transformer.modeling import Translator
 from vanilla_transformer.scripts.command_line import command, parse_arguments
-from vanilla_transformer.scripts.translate import Model, one_line, written_whole
+from vanilla_transformer.scripts.translate import Counts, Model, load_translator, one_line, written_whole
 from vanilla_transformer.training.conllu_files import block_of, with_tree
-from vanilla_transformer.training.corpus import load_pairs, load_texts
-from vanilla_transformer.training.corpus_files import ROW_FORMATS, file_format
+from vanilla_transformer.training.corpus import iterate_texts, load_texts
+from vanilla_transformer.training.corpus_files import ROW_FORMATS, CorpusError, file_format, read_rows
 from vanilla_transformer.training.dialogue import history
 from vanilla_transformer.training.dialogues import load_dialogues
-from vanilla_transformer.training.finetuning import with_class_numbers
+from vanilla_transformer.training.finetuning import unknown_classes, with_class_numbers
 from vanilla_transformer.training.labelled_rows import load_classification, load_parsing, load_tagging
+from vanilla_transformer.training.labelled_task import rows_of
 from vanilla_transformer.training.labelling import Labelling
 from vanilla_transformer.training.prediction import labelling_of, predict, task_of
 from vanilla_transformer.training.rescoring import device
@@ -50,10 +51,19 @@ class Rows:
     label_field: str = field(default="label", metadata={"help": "the field of the label, where rows have one"})
     token_field: str = field(default="tokens", metadata={"help": "the field of the words or characters"})
     tag_field: str | None = field(default=None, metadata={"help": "the field of the tags, where rows have them"})
+    unknown_labels: Literal["refuse", "wrong"] = field(
+        default="refuse",
+        metadata={"help": "a label that is none of the model's classes: an error, or always counted as wrong"},
+    )
     dialog_field: str = field(default="dialog", metadata={"help": "the field of the turns"})
     target_lang: str | None = field(default=None, metadata={"help": "translation: where the model knows several"})
     num_beams: int = field(default=4, metadata={"help": "translation and dialogue: width of the beam; 1 is greedy search"})
     max_tokens: int = field(default=4096, metadata={"help": "tokens in a batch, padding counted"})
+
+    def __post_init__(self):
+        for name in ("num_beams", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
 @command
@@ -63,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         disable_progress_bars()
         logging.disable_progress_bar()
     task, kind, flags = task_of(model.model)
+    if task == "denoising":
+        raise ValueError(f"{model.model} was pretrained, and fills holes in texts; fine-tune it on a task first")
     if task in ("translation", "dialogue"):
         return write_texts(task, model, rows, flags)
     net = load_from(kind, model.model, "model").to(model.device or device())
@@ -72,17 +84,19 @@ def main(argv: list[str] | None = None) -> int:
     given, labels = labelled_rows(task, labelling, rows)
     answers = predict(net, labelling, given, max_tokens=rows.max_tokens)
     to_score: list[Any] = []
-    write = {"token-classification": as_conll, "dependency-parsing": as_conllu}.get(task, as_json)
-    if rows.output.endswith((".jsonl", ".json")):
-        write = as_json
+    write = as_json
+    if task == "dependency-parsing" and not rows.output.endswith((".jsonl", ".json")):
+        write = as_conllu
+    if task == "token-classification" and rows.output.endswith(".conll"):
+        write = as_conll
     with written_whole(rows.output) as out:
-        shown = tqdm(zip(given, answers, strict=True), total=len(given), unit=" rows", disable=None)
+        shown = tqdm(zip(rows_of(given), answers, strict=True), total=len(given), unit=" rows", disable=None)
         for row, answer in shown:
-            out.write(write(labelling.written(answer, dict(row))))
+            out.write(write(labelling.written(answer, row)))
             if labels is not None:
                 to_score.append(answer)
     if labels is not None:
-        print(json.dumps(labelling.measure(to_score, [dict(row) for row in labels])), file=sys.stderr)
+        print(json.dumps(labelling.measure(to_score, list(rows_of(labels)))), file=sys.stderr)
     return 0
 
 
@@ -98,9 +112,16 @@ def labelled_rows(task: str, labelling: Labelling, rows: Rows) -> tuple[Dataset,
         given = load_tagging(rows.input, token_field=rows.token_field, tag_field=rows.tag_field, labels_required=False)
     else:
         given = load_parsing(rows.input, token_field=rows.token_field, labels_required=False)
-    if labelling.column not in given.column_names or given.data.column(labelling.column).null_count:
+    if labelling.column not in given.column_names:
         return given, None
-    return given, with_class_numbers(labelling, given, ", ".join(rows.input))
+    if unlabelled := given.data.column(labelling.column).null_count:
+        print(f"not scored: {unlabelled:,} of {len(given):,} rows have no `{labelling.column}`", file=sys.stderr)
+        return given, None
+    labels = with_class_numbers(labelling, given, ", ".join(rows.input), rows.unknown_labels == "refuse")
+    if unknown := unknown_classes(labelling, given):
+        shown = ", ".join(f"{name} ({count})" for name, count in list(unknown.items())[:10])
+        print(f"none of the model's classes, counted as wrong: {shown}", file=sys.stderr)
+    return given, labels
 
 
 def as_json(row: dict[str, Any]) -> str:
@@ -109,6 +130,9 @@ def as_json(row: dict[str, Any]) -> str:
 
 
 def as_conll(row: dict[str, Any]) -> str:
+    for token in row["tokens"]:
+        if any(end in token for end in "\t\n\r"):
+            raise ValueError(f"token {token!r} holds a tab or a line end, which .conll cannot: write a .jsonl file")
     return "".join(f"{token}\t{tag}\n" for token, tag in zip(row["tokens"], row["tags"], strict=True)) + "\n"
 
 
@@ -120,23 +144,38 @@ def as_conllu(row: dict[str, Any]) -> str:
 
 def write_texts(task: str, model: Model, rows: Rows, flags: dict[str, Any]) -> int:
     """Translations, or replies; one line for each row."""
-    translator = Translator.from_pretrained(model.model, device=model.device)
+    translator = load_translator(model)
+    target_lang = rows.target_lang or (flags.get("target_lang") if flags.get("target_tag") else None)
     sources: Iterator[str]
     if task == "dialogue":
         limit = translator.model.config.max_position_embeddings
         dialogs: Any = load_dialogues(rows.input, dialog_field=rows.dialog_field)
-        sources = (history(row["dialog"], translator.tokenizer, limit).text for row in dialogs)
-    elif all(file_format(file) in ROW_FORMATS for file in rows.input) and flags.get("source_lang"):
-        sources = (row["source"] for row in load_pairs(rows.input, flags["source_lang"], flags["target_lang"]))
+        sources = (history(row["dialog"], translator.tokenizer, limit).text for row in rows_of(dialogs))
     else:
-        sources = (row["text"] for row in load_texts(rows.input))
+        sources = (text for file in rows.input for text in sources_of(file, flags.get("source_lang")))
     made = translator.stream(
-        sources, target_lang=rows.target_lang, num_beams=rows.num_beams, max_tokens=rows.max_tokens, split_long=True
+        sources, target_lang=target_lang, num_beams=rows.num_beams, max_tokens=rows.max_tokens, split_long=True
     )
+    counts = Counts()
     with written_whole(rows.output) as out:
-        for translation in tqdm(made, unit=" rows", disable=None):
+        for translation in tqdm(counts.over(made), unit=" rows", disable=None):
             out.write(f"{one_line(translation.text)}\n")
+    print(counts.summary(translator), file=sys.stderr)
     return 0
+
+
+def sources_of(file: str, lang: str | None) -> Iterator[str]:
+    """The texts to translate: the lines of a file, or of each row the text of that language, its `source` or its `text`."""
+    if file_format(file) not in ROW_FORMATS:
+        yield from iterate_texts([file])
+        return
+    for number, row in read_rows(file):
+        texts = row["translation"] if isinstance(row.get("translation"), dict) else row
+        name = next((name for name in (lang, "source", "text") if name in texts), None)
+        if name is None or not isinstance(texts[name], str):
+            found = ", ".join(map(str, texts)) or "nothing"
+            raise CorpusError(f"{file}:{number}: no text in `{lang or 'source'}`, `source` or `text`; found: {found}")
+        yield texts[name]
 
 
 if __name__ == "__main__":

@@ -31,13 +31,14 @@ class PushArguments:
         default_factory=list, metadata={"help": "data of the card's validation scores, likewise"}
     )
     sample: int = field(
-        default=100, metadata={"help": "pairs on which the folder is compared with itself without this package"}
+        default=100, metadata={"help": "pairs, or rows, on which the folder is compared with itself without this package"}
     )
     allow_unverified: bool = field(
         default=False, metadata={"help": "publish scores whose data are not here; the card will say so"}
     )
     example: str | None = field(
-        default=None, metadata={"help": "a text for the card's example and attention picture; if not given, one of the data"}
+        default=None,
+        metadata={"help": "a text for the card's example and, where it writes, attention picture; if not given, one of the data"},
     )
     dry_run: bool = field(default=False, metadata={"help": "check everything, list what would go, and upload nothing"})
 

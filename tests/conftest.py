@@ -104,3 +104,39 @@ def fresh_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], 
     forget()
     yield forget
     forget()
+
+
+@pytest.fixture(scope="session")
+def labelled_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data of every task with classes, and of dialogue, in the words of `toy`, that a tiny model learns by heart in a second:
+    classification.jsonl, pairs.jsonl, regression.jsonl, tagging.jsonl, parsing.jsonl, parsing.conllu, dialogue.jsonl.
+    """
+    folder = tmp_path_factory.mktemp("labelled-toy")
+    values = {"red": 0.5, "green": 1.5, "blue": 2.5, "old": 3.5, "new": 4.5, "tall": 5.5}
+    animals, things = ("cat", "dog", "bird"), ("house", "tree")
+    phrases = [(adjective, noun) for adjective in values for noun in (*animals, *things)]
+    rows: dict[str, list[dict]] = {name: [] for name in ("classification", "pairs", "regression", "tagging", "parsing")}
+    rows["dialogue"] = [{"dialog": [noun, adjective, f"the {noun}", f"the {adjective}"]} for adjective, noun in phrases[:5]]
+    for adjective, noun in phrases:
+        text, kind = f"the {adjective} {noun}", "animal" if noun in animals else "thing"
+        rows["classification"].append({"text": text, "label": kind})
+        rows["pairs"].append({"premise": f"the {noun}", "hypothesis": f"the {adjective}", "label": kind == "animal"})
+        rows["regression"].append({"text": text, "label": values[adjective]})
+        tokens = [*text.split(), "and", "tall", noun]
+        tags = ["O", "O", f"B-{kind}", "O", f"B-{kind}", f"I-{kind}"]
+        rows["tagging"].append({"tokens": tokens, "tags": tags})
+        rows["parsing"].append(
+            {"tokens": tokens, "head": [3, 3, 0, 6, 6, 3], "deprel": ["det", "amod", "root", "cc", "amod", "conj"]}
+        )
+    for name, part in rows.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+    blocks = []
+    for row in rows["parsing"]:
+        lines = ["# text = of a phrase"]
+        for n, (token, head, deprel) in enumerate(zip(row["tokens"], row["head"], row["deprel"], strict=True), start=1):
+            # A multi-word token and an empty node, which no parser looks at.
+            lines += ["1-2\tthe\t_\t_\t_\t_\t_\t_\t_\t_"] if n == 1 else ["3.1\tis\t_\t_\t_\t_\t_\t_\t3:dep\t_"] if n == 4 else []
+            lines.append(f"{n}\t{token}\tlemma\tX\t_\tA=b\t{head}\t{deprel}\t_\t_")
+        blocks.append("\n".join(lines) + "\n\n")
+    (folder / "parsing.conllu").write_text("".join(blocks), encoding="utf-8")
+    return folder

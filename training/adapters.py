@@ -16,7 +16,8 @@ from vanilla_transformer.training.arguments import TransferArguments
 
 
 def add_adapters(model: PreTrainedModel, flags: TransferArguments, seed: int) -> None:
-    """Puts a low-rank change beside each linear layer that `flags.lora_targets` names; the rest, but the head, is frozen.
+    """Puts a low-rank change beside each linear layer of the body that `flags.lora_targets` names; the rest of it is frozen. A
+    head learns as it is.
 
     Does nothing if `flags.lora_rank` is 0.
 
@@ -35,15 +36,11 @@ def add_adapters(model: PreTrainedModel, flags: TransferArguments, seed: int) ->
         lora_dropout=flags.lora_dropout,
         target_modules=list(flags.lora_targets),
     )
-    head = [module for module in model.children() if module is not model.base_model]
-    own = {parameter for module in head for parameter in module.parameters()} - set(model.base_model.parameters())
     torch.manual_seed(seed)  # A is drawn at random; B begins as zero
     try:
-        inject_adapter_in_model(config, model)
+        inject_adapter_in_model(config, model.base_model)
     except ValueError as error:
         raise ValueError(f"lora_targets={' '.join(flags.lora_targets)}: {' '.join(str(error).split())[:200]}") from error
-    for parameter in own:
-        parameter.requires_grad_(True)
 
 
 def without_adapters(model: PreTrainedModel) -> PreTrainedModel:

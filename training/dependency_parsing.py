@@ -44,14 +44,14 @@ class DependencyParsing(Labelling):
         tree = {"labels": IDS, "relations": IDS} if has_labels else {}
         return Features({"input_ids": IDS, "word_positions": IDS, **tree})
 
-    def encode(self, rows: Sequence[dict[str, Any]], limit: int | None) -> list[list[Example]]:
-        ids, positions = self.pieces.encode([row["tokens"] for row in rows])
+    def encode(self, rows: Sequence[dict[str, Any]], limit: int | None, first_row: int = 1) -> list[list[Example]]:
+        ids, positions = self.pieces.encode([row["tokens"] for row in rows], first_row)
         found = []
-        for row, row_ids, row_positions in zip(rows, ids, positions, strict=True):
+        for number, (row, row_ids, row_positions) in enumerate(zip(rows, ids, positions, strict=True), start=first_row):
             if limit is not None and len(row_ids) > limit:
                 raise ValueError(
-                    f"the sentence {' '.join(row['tokens'][:8])!r}... has {len(row_ids)} tokens, more than {limit}, and a tree "
-                    f"cannot be made in parts: split it, or raise max_tokens or the model's max_position_embeddings"
+                    f"row {number}: the sentence {' '.join(row['tokens'][:8])!r}... has {len(row_ids)} tokens, more than "
+                    f"{limit}, and no tree is made in parts: split it, or use a model with a larger max_position_embeddings"
                 )
             tree = {} if row.get("head") is None else {"labels": row["head"], "relations": row["deprel"]}
             found.append([{"input_ids": row_ids, "word_positions": [len(row_ids) - 1, *row_positions], **tree}])

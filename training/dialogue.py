@@ -10,6 +10,9 @@
 Every turn but the first is a reply to learn. Seen from any reply, the one who replies is <speaker2> and the other <speaker1>, so
 the marks are turned round from one reply to the next. A history longer than the model allows loses its oldest turns, whole ones;
 only a last turn that is too long by itself is cut, at its left end. Both are counted.
+
+Replies are judged by how well the model knows the given ones, and by how much they differ among themselves: a model that
+answers "I don't know." to everything has a fair loss, and hardly any different words (Li et al. 2016).
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 from datasets import Dataset, Features, Value
-from transformers import PreTrainedModel
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from transformers import AddedToken, PreTrainedModel
 
 from vanilla_transformer.training.arguments import TRANSLATION_FLAGS, DataArguments, RunArguments
 from vanilla_transformer.training.corpus import CorpusError, encode_pairs, has_part, pair_lengths
@@ -31,7 +36,7 @@ from vanilla_transformer.training.translation import TranslationCorpus, Translat
 
 SPEAKERS = ("<speaker1>", "<speaker2>")
 # Part of the cache name: raise it when the same dialogues would give other histories than before.
-_VERSION = 1
+_VERSION = 2
 _FROM_HISTORY_TO_REPLY = Direction("history", "reply")
 
 
@@ -50,18 +55,26 @@ def history(turns: Sequence[str], tokenizer: Any, limit: int) -> History:
     marked = [f"{SPEAKERS[n % 2]} {turn}" for n, turn in enumerate(reversed(turns)) if turn.strip()][::-1]
     if not marked:
         return History("", 0, False)
+
+    def fits(text: str) -> bool:
+        return len(tokenizer(text, verbose=False)["input_ids"]) <= limit
+
     lengths = [len(ids) for ids in tokenizer(marked, add_special_tokens=False, verbose=False)["input_ids"]]
-    room = limit - 1
     first = len(marked)
-    while first > 0 and sum(lengths[first - 1 :]) <= room:
+    while first > 0 and sum(lengths[first - 1 :]) < limit:
         first -= 1
+    # Pieces of a whole may be more than those of its parts: a tokenizer with marks of its own may cut the blank before them.
+    while first < len(marked) and not fits(" ".join(marked[first:])):
+        first += 1
     if first < len(marked):
         return History(" ".join(marked[first:]), first, False)
     mark, text = marked[-1].split(" ", 1)
     places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-    # The mark is a token, and what is left of the text may begin within a word, which takes a piece more.
-    kept = text[places[-max(1, room - 3)][0] :].lstrip()
-    return History(f"{mark} {kept}", len(marked) - 1, True)
+    pieces = max(1, limit - 2)  # beside the mark and </s>
+    # A word that has lost its beginning may have more pieces than before.
+    while pieces > 1 and not fits(f"{mark} {text[places[-pieces][0] :].lstrip()}"):
+        pieces -= 1
+    return History(f"{mark} {text[places[-pieces][0] :].lstrip()}", len(marked) - 1, True)
 
 
 def replies(dialogs: Dataset, tokenizer: Any, limit: int) -> Dataset:
@@ -93,7 +106,8 @@ def add_speakers(tokenizer: Any, model: PreTrainedModel) -> None:
     """Marks that the tokenizer lacks become tokens, and the model gets embeddings for them."""
     missing = [mark for mark in SPEAKERS if mark not in tokenizer.get_vocab()]
     if missing:
-        tokenizer.add_tokens(missing)
+        # The blank before a mark belongs to it; it would be a piece of its own otherwise.
+        tokenizer.add_tokens([AddedToken(mark, lstrip=True, normalized=True) for mark in missing])
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         model.config.tokenizer_fingerprint = tokenizer.fingerprint
 
@@ -110,7 +124,7 @@ class DialogueTask(TranslationTask):
 
     best_metric = "loss"
     metrics = ("loss", "bleu", "chrf")
-    told = ("loss", "perplexity", "bleu", "chrf", "cut_outputs")
+    told = ("loss", "perplexity", "bleu", "chrf", "distinct_1", "distinct_2", "cut_outputs")
 
     def __init__(
         self, data: DataArguments, tokenizer: Any, model: PreTrainedModel, run: RunArguments, dialog_field: str = "dialog"
@@ -118,6 +132,8 @@ class DialogueTask(TranslationTask):
         for name in TRANSLATION_FLAGS:
             if getattr(data, name):
                 raise CorpusError(f"{name} is for translation; a dialogue is in one language: leave it out")
+        if data.streaming:
+            raise CorpusError("streaming cannot be had with dialogue; leave it out")
         self.dialog_field = dialog_field
         add_speakers(tokenizer, model)
         super().__init__(replace(data, source_lang="history", target_lang="reply"), tokenizer, model, run)
@@ -140,10 +156,26 @@ class DialogueTask(TranslationTask):
             max_source_length=self.limits[0],
             max_target_length=self.limits[1],
         )
-        shortened, turns, cut = sum(n > 0 for n in pairs["left_out"]), sum(pairs["left_out"]), sum(pairs["cut"])
-        notes = [f"{shortened:,} histories lost their oldest turns, {turns:,} in all"] if shortened else []
-        notes += [f"{cut:,} last turns lost their beginning"] if cut else []
+        left_out, cut = (np.asarray(pairs[name]) for name in ("left_out", "cut"))
+        notes = []
+        if left_out.any():
+            notes.append(f"{(left_out > 0).sum():,} histories lost their oldest turns, {left_out.sum():,} in all")
+        if cut.any():
+            notes.append(f"{cut.sum():,} last turns lost their beginning")
         dropped = replace(dropped, notes=(*dropped.notes, *notes))
-        examples = Examples(encoded, seed=self.run.seed)
+        recut = self._recut if part == "train" and self.bpe_dropout is not None else None
+        examples = Examples(encoded, seed=self.run.seed, transform=recut)
         directions = [(_FROM_HISTORY_TO_REPLY, len(pairs))]
         return TranslationCorpus(examples, pair_lengths(encoded), dropped, pairs, directions=directions)
+
+    def scores_of_texts(self, texts: list[str]) -> dict[str, Any]:
+        return {f"distinct_{n}": round(100 * distinct(texts, n), 2) for n in (1, 2)}
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """The different n-grams of texts over all their n-grams, words and punctuation marks counted (as BLEU cuts them); 0 if there
+    are none. Near 0 for a model that says the same to everybody (Li et al. 2016, section 5.2, who divide by the words).
+    """
+    words = [Tokenizer13a()(text).split() for text in texts]
+    grams = [tuple(row[i : i + n]) for row in words for i in range(len(row) - n + 1)]
+    return len(set(grams)) / max(len(grams), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from datasets import Dataset
@@ -16,6 +17,7 @@ from vanilla_transformer.training.arguments import (
 from vanilla_transformer.training.class_names import ClassNames
 from vanilla_transformer.training.corpus import CorpusError, has_part
 from vanilla_transformer.training.dependency_parsing import DependencyParsing
+from vanilla_transformer.training.dialogue import DialogueTask
 from vanilla_transformer.training.labelled_rows import load_classification, load_parsing, load_tagging
 from vanilla_transformer.training.labelled_task import LabelledTask
 from vanilla_transformer.training.labelling import Labelling
@@ -23,7 +25,19 @@ from vanilla_transformer.training.sequence_classification import SequenceClassif
 from vanilla_transformer.training.starting_model import starting_model
 from vanilla_transformer.training.task import Task
 from vanilla_transformer.training.token_classification import TokenClassification
+from vanilla_transformer.training.translation import TranslationTask
 from vanilla_transformer.training.word_pieces import has_blanks
+
+# Flags that some tasks alone know; to the others they would say nothing.
+OWN_FLAGS = {
+    "translation": (),
+    "dialogue": ("dialog_field",),
+    "sequence-classification": ("text_fields", "label_field", "problem", "unknown_labels", "classifier_dropout"),
+    "token-classification": ("token_field", "tag_field", "unknown_labels", "classifier_dropout"),
+    "dependency-parsing": ("token_field", "unknown_labels", "arc_width", "relation_width", "biaffine_dropout"),
+}
+# Flags of texts that are written.
+TEXT_FLAGS = (*TRANSLATION_FLAGS, "max_target_length", "bpe_dropout", "streaming", "label_smoothing", "label_smoothing_kind")
 
 
 def model_and_task(
@@ -32,17 +46,14 @@ def model_and_task(
     """What `Training` takes.
 
     Raises:
-        ValueError: see `starting_model` and the readers of the task's data.
+        ValueError: a flag is not for this task; see `starting_model` and the readers of the task's data.
     """
+    refuse_flags_of_other_tasks(what, model, data)
     if what.task in ("translation", "dialogue"):
-        from vanilla_transformer.training.dialogue import DialogueTask
-        from vanilla_transformer.training.translation import TranslationTask
-
         made = starting_model(model, tokenizer, run.seed, run.attention)
         if what.task == "dialogue":
             return made, DialogueTask(data, tokenizer, made, run, what.dialog_field)
         return made, TranslationTask(data, tokenizer, made, run)
-    _refuse_text_flags(what, data)
     train = load_rows(what, data, "train")
     if train is None:
         raise CorpusError("give --train-file or --dataset-name: there is nothing to train on")
@@ -113,9 +124,14 @@ def is_regression(rows: Dataset) -> bool:
     return rows.features["label"].dtype == "float64"
 
 
-def _refuse_text_flags(what: TaskArguments, data: DataArguments) -> None:
-    for name in TRANSLATION_FLAGS:
-        if getattr(data, name):
-            raise ValueError(f"{name} is for tasks whose output is text, and {what.task} has classes; leave it out")
-    if data.bpe_dropout or data.streaming:
-        raise ValueError(f"{'bpe_dropout' if data.bpe_dropout else 'streaming'} cannot be had with {what.task}; leave it out")
+def refuse_flags_of_other_tasks(what: TaskArguments, model: ModelArguments, data: DataArguments) -> None:
+    """ValueError if a flag is given that the task does not look at."""
+    defaults = {f.name: f.default for part in (what, model) for f in fields(part)} | {"text_fields": []}
+    given = {name for part in (what, model) for name, value in vars(part).items() if value != defaults[name]}
+    for name in sorted(given - {*OWN_FLAGS[what.task]}):
+        if tasks := [task for task, names in OWN_FLAGS.items() if name in names]:
+            raise ValueError(f"{name} is for {' and '.join(tasks)}, and the task is {what.task}; leave it out")
+    if what.task not in ("translation", "dialogue"):
+        for name in TEXT_FLAGS:
+            if getattr(data, name, None) or getattr(model, name, None) is not None:
+                raise ValueError(f"{name} is for tasks whose output is text, and {what.task} has classes; leave it out")

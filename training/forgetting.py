@@ -3,6 +3,8 @@
     before   body, old head   ----------------------> score on the old task's data
     after    body, new head   body with the old head -> score on the same data
 
+If the new task has the same head (the same classes, or text as well), it is the new head that is scored.
+
 Catastrophic forgetting (McCloskey and Cohen 1989; for fine-tuned language models Mosbach et al. 2021).
 """
 
@@ -12,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from vanilla_transformer.training.evaluation import as_saved
 from vanilla_transformer.training.own_task import own_task
@@ -32,7 +34,7 @@ def forgetting(
         files: the old task's data.
 
     Raises:
-        ValueError: the models are not of one body.
+        ValueError: the models are not of one body, or a token has not the same id in both.
     """
     model = load_from(kind, before, "model").to(accelerator.device)
     task = own_task(model, tokenizer, flags, files)
@@ -40,39 +42,52 @@ def forgetting(
     found: dict[str, Any] = {}
     for name in ("before", "after"):
         if name == "after":
-            found["kept"] = transplant(model, _weights(after), after)
+            _refuse_other_ids(tokenizer, load_from(AutoTokenizer, after, "tokenizer"), after)
+            found["kept"] = transplant(model, load_from(task_of(after)[1], after, "model"), after)
         with as_saved(model):
             scores = task.evaluate(accelerator, model, task.test, num_beams)
         found[name] = {measure: scores[measure] for measure in task.metrics if measure in scores}
-    found["difference"] = {name: round(found["after"][name] - value, 4) for name, value in found["before"].items()}
+    found["difference"] = {name: round(found["after"][name] - value, 5) for name, value in found["before"].items()}
     return found
 
 
 @torch.no_grad()
-def transplant(model: PreTrainedModel, weights: dict[str, torch.Tensor], name: str) -> list[str]:
-    """Puts the body of another model into this one, in place; the stacks and heads that it has not stay, and are named.
+def transplant(model: PreTrainedModel, other: PreTrainedModel, name: str) -> list[str]:
+    """Puts the weights of another model into this one, in place; a stack that it has not, and the head if it has another one,
+    stay, and are named.
 
     Raises:
-        ValueError: the bodies are of different shapes.
+        ValueError: they are not of the same sizes.
     """
-    tied = model.all_tied_weights_keys
-    kept: list[str] = []
-    for key, own in model.state_dict().items():
-        if key in tied:
-            continue
-        part = key.split(".")[1] if key.startswith(f"{model.base_model_prefix}.") else "head"
-        new = weights.get(key) if part != "head" else None
-        if new is None:
-            kept.append(part)
-            continue
-        # A vocabulary that has grown since keeps its old tokens in front.
-        rows = new[: len(own)] if key.endswith("embed_tokens.weight") else new
-        if rows.shape != own.shape:
-            raise ValueError(f"{name} is not made from the other model: {key} is {tuple(new.shape)}, and was {tuple(own.shape)}")
-        own.copy_(rows)
-    return sorted(set(kept))
+    same_head = type(model) is type(other) and model.config.id2label == other.config.id2label
+    old, new = _weights_by_part(model), _weights_by_part(other)
+    kept = [part for part in old if part not in new or (part == "head" and not same_head)]
+    for part in (part for part in old if part not in kept):
+        if unlike := sorted(old[part].keys() ^ new[part].keys()):
+            raise ValueError(f"{name} is not made from the other model: only one of them has {unlike[0]}")
+        for key, own in old[part].items():
+            # A vocabulary that has grown since keeps its old tokens in front.
+            weights = new[part][key]
+            rows = weights[: len(own)] if key.endswith(("embed_tokens.weight", "lm_head.weight")) else weights
+            if rows.shape != own.shape:
+                sizes = f"{key} is {tuple(weights.shape)}, and was {tuple(own.shape)}"
+                raise ValueError(f"{name} is not made from the other model: {sizes}")
+            own.copy_(rows)
+    return sorted(kept)
 
 
-def _weights(folder: str) -> dict[str, torch.Tensor]:
-    _, kind, _ = task_of(folder)
-    return load_from(kind, folder, "model").state_dict()
+def _weights_by_part(model: PreTrainedModel) -> dict[str, dict[str, torch.Tensor]]:
+    """Of "encoder", "decoder" and "head", each weight once."""
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in model.state_dict().items():
+        if key not in model.all_tied_weights_keys:
+            part = key.split(".")[1] if key.startswith(f"{model.base_model_prefix}.") else "head"
+            parts.setdefault(part, {})[key] = tensor
+    return parts
+
+
+def _refuse_other_ids(before: Any, after: Any, name: str) -> None:
+    ids = after.get_vocab()
+    for token, number in sorted(before.get_vocab().items(), key=lambda item: item[1]):
+        if ids.get(token) != number:
+            raise ValueError(f"{name} is not made from the other model: {token!r} has the id {ids.get(token)}, and had {number}")

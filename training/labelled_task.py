@@ -24,19 +24,22 @@ from vanilla_transformer.training.task import Corpus, Task, length_limits
 from vanilla_transformer.training.token_batches import Examples, cut_batches
 
 # Part of the cache name: raise it when the same rows would give other examples than before.
-_VERSION = 1
+_VERSION = 2
 
 
 class LabelledTask(Task):
     """Encodes the rows of all parts, and scores what the model says about them.
 
-    For training, empty and over-long rows are left out and counted. Where scores are measured, none is: a long text is read in
-    windows, and its loss is that of all of them.
+    For training, empty and over-long rows are left out and counted. Where scores are measured, none is: a text longer than the
+    model's positions is read in windows, as `predict` reads it, and its loss is that of all of them.
 
     Args:
         labelling: what is labelled, and how.
         rows: "train", and "validation" and "test" where they are: data sets with the fields that `labelling` knows.
         unknown: by part, the classes that the training part has not, and how often each is there: told in the log.
+
+    Raises:
+        CorpusError: no row of the training part is left, or a row of another one cannot be read in windows.
     """
 
     def __init__(
@@ -56,17 +59,18 @@ class LabelledTask(Task):
         # What the decoder reads is the same text once more.
         self.stacks = 2 if model.config.head_reads == "decoder" else 1
         self.limit = length_limits(data, run, model)[0]
+        self.positions = model.config.max_position_embeddings
         self.train = self._training_corpus(rows["train"])
         self.validation, self.test = (
-            self._scored_corpus(rows[part], (unknown or {}).get(part, {})) if part in rows else None
+            self._scored_corpus(part, rows[part], (unknown or {}).get(part, {})) if part in rows else None
             for part in ("validation", "test")
         )
 
     def _training_corpus(self, rows: Dataset) -> Corpus:
         encoded = encode(rows, self.labelling, None)
         lengths = pair_lengths(encoded.select_columns(["input_ids"]))[:, 0]
-        empty = np.array([self.labelling.is_empty(row) for row in _rows(rows)])
-        over_long = ~empty & (lengths > self.limit)
+        empty = lengths == 0
+        over_long = lengths > self.limit
         kept = np.flatnonzero(~empty & ~over_long)
         dropped = DroppedRows(
             rows=len(rows),
@@ -82,12 +86,28 @@ class LabelledTask(Task):
         encoded = encoded if len(kept) == len(rows) else encoded.select(kept)
         return Corpus(Examples(encoded, seed=self.run.seed), self._columns(lengths[kept]), dropped, rows)
 
-    def _scored_corpus(self, rows: Dataset, unknown: dict[str, int]) -> Corpus:
-        encoded = encode(rows, self.labelling, self.limit)
+    def _scored_corpus(self, part: str, rows: Dataset, unknown: dict[str, int]) -> Corpus:
+        try:
+            encoded = encode(rows, self.labelling, self.positions)
+        except ValueError as error:
+            raise CorpusError(f"{part}, {error}") from None
         lengths = pair_lengths(encoded.select_columns(["input_ids"]))[:, 0]
+        row_of = np.asarray(encoded["row"])
+        windows = np.bincount(row_of)
         shown = ", ".join(f"{name} ({count})" for name, count in list(unknown.items())[:10])
         notes = (f"classes unknown in training, counted as wrong: {shown}",) if unknown else ()
-        dropped = DroppedRows(len(rows), 0, (), 0, (), (self.limit,), np.asarray(encoded["row"]) + 1, notes=notes)
+        dropped = DroppedRows(
+            rows=len(rows),
+            empty=0,
+            empty_rows=(),
+            over_long=0,
+            over_long_rows=(),
+            limits=(self.positions,),
+            kept_rows=row_of + 1,
+            cut=int((windows > 1).sum()),
+            pieces=int(windows[windows > 1].sum()),
+            notes=notes,
+        )
         return Corpus(Examples(encoded), self._columns(lengths), dropped, rows)
 
     def _columns(self, lengths: np.ndarray) -> np.ndarray:
@@ -97,42 +117,43 @@ class LabelledTask(Task):
     def evaluate(
         self, accelerator: Accelerator, model: PreTrainedModel, corpus: Corpus, num_beams: int
     ) -> dict[str, Any]:
-        """`loss`, in nats an item (row, token or word), and the scores of the answers, in per cent."""
-        total = items = 0.0
+        """`loss`, in nats an item (row, token, word; squared units in regression), and the scores of the answers, in per cent."""
+        losses: list[float] = []
+        items = 0
         answered: list[tuple[int, Any]] = []
-        parts = cut_batches(corpus.lengths, self.run.max_tokens, None)
+        # A window may be longer than what training takes into a batch.
+        parts = cut_batches(corpus.lengths, max(self.run.max_tokens, int(corpus.lengths.sum(1).max())), None)
         for part in parts[accelerator.process_index :: accelerator.num_processes]:
             examples = corpus.examples.__getitems__([(0, int(index)) for index in part])
             batch = {name: tensor.to(accelerator.device) for name, tensor in self.collator(examples).items()}
             output: Any = model(**batch, num_items_in_batch=1)
-            total += output.loss.item()
-            items += (batch["labels"] != IGNORED).sum().item()
+            losses.append(output.loss.item())
+            items += int((batch["labels"] != IGNORED).sum())
             answered += zip(part.tolist(), self.labelling.answers(output, examples), strict=True)
-        shares = gather_object([(total, items, answered)])
-        total, items = (math.fsum(column) for column in list(zip(*shares, strict=True))[:2])
+        shares = gather_object([(losses, items, answered)])
+        loss = math.fsum(loss for share in shares for loss in share[0]) / max(sum(share[1] for share in shares), 1)
         in_order = sorted((pair for share in shares for pair in share[2]), key=lambda pair: pair[0])
-        row_of = corpus.examples.encoded["row"]
-        answers = merged(((row_of[index], answer) for index, answer in in_order), self.labelling)
-        return {"loss": round(total / max(items, 1), 5), **self.labelling.measure(answers, list(_rows(corpus.texts)))}
+        answers = merged(((corpus.row(index), answer) for index, answer in in_order), self.labelling)
+        return {"loss": round(loss, 5), **self.labelling.measure(answers, list(rows_of(corpus.texts)))}
 
 
-def encode(rows: Dataset, labelling: Labelling, limit: int | None, has_labels: bool = True) -> Dataset:
-    """The examples of all rows, each with the number of its `row`, from 0; see `Labelling.encode`."""
-    features = Features({**labelling.features(has_labels), "row": Value("int64")})
+def encode(rows: Dataset, labelling: Labelling, limit: int | None) -> Dataset:
+    """The examples of all rows, each with the number of its `row`, from 0; see `Labelling.encode`. Without a limit, which is
+    for training, a row with nothing to learn from has no `input_ids`.
+    """
+    features = Features({**labelling.features(has_labels=True), "row": Value("int64")})
 
     def examples_of(columns: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        found = labelling.encode(list(_as_rows(columns)), limit)
+        given = list(_as_rows(columns))
+        found = labelling.encode(given, limit, first_row=indices[0] + 1)
         flat = [{**example, "row": row} for row, examples in zip(indices, found, strict=True) for example in examples]
+        if limit is None:
+            for row, example in zip(given, flat, strict=True):
+                example["input_ids"] = [] if labelling.is_empty(row) else example["input_ids"]
         return {name: [example[name] for example in flat] for name in features}
 
-    parts = (
-        rows._fingerprint,
-        labelling.tokenizer.fingerprint,
-        type(labelling).__name__,
-        labelling.head(),
-        limit,
-        _VERSION,
-    )
+    kind, fingerprint = type(labelling).__name__, labelling.tokenizer.fingerprint
+    parts = (rows._fingerprint, fingerprint, kind, labelling.head(), limit, _VERSION)
     return rows.map(
         examples_of, batched=True, with_indices=True, remove_columns=rows.column_names, features=features, desc="Encoding",
         new_fingerprint=hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest(),
@@ -146,8 +167,9 @@ def merged(answered: Iterable[tuple[int, Any]], labelling: Labelling) -> list[An
     ]
 
 
-def _rows(data: Dataset) -> Iterator[dict[str, Any]]:
-    for columns in data.iter(batch_size=1000):
+def rows_of(data: Dataset, batch_size: int = 1000) -> Iterator[dict[str, Any]]:
+    """One by one, read many at a time."""
+    for columns in data.iter(batch_size=batch_size):
         yield from _as_rows(columns)  # pyright: ignore[reportArgumentType]
 
 

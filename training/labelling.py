@@ -50,12 +50,15 @@ class Labelling(ABC):
         """Of an example; `input_ids` among them."""
 
     @abstractmethod
-    def encode(self, rows: Sequence[dict[str, Any]], limit: int | None) -> list[list[Example]]:
+    def encode(self, rows: Sequence[dict[str, Any]], limit: int | None, first_row: int = 1) -> list[list[Example]]:
         """The examples of each row: one, whatever its length, if `limit` is None; else as many of at most so many tokens as it
-        takes. Their `input_ids` end in `</s>`.
+        takes. Their `input_ids` end in `</s>`; they have `labels` where the rows have them.
+
+        Args:
+            first_row: the number of the first of these rows, for messages.
 
         Raises:
-            ValueError: a label that is not known, or a row that cannot be cut.
+            ValueError: a row, named by its number, that cannot be cut.
         """
 
     @abstractmethod

@@ -8,10 +8,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from vanilla_transformer.training.card_usage import UNPINNED, usage
+from vanilla_transformer.training.score_names import direction_of, headlines, on_hub, shown_scores, title
+from vanilla_transformer.training.task_cards import TaskCard, task_card
+
 _TEMPLATE = "hub_card.md"
-_METRICS = {"bleu": "BLEU", "chrf": "chrF", "loss": "loss", "perplexity": "perplexity"}
-# Stands in the card that is uploaded with the model: the commit's name is known only when it is made.
-UNPINNED = 'revision="main"'
 
 
 def model_card(
@@ -24,6 +25,7 @@ def model_card(
     author_said: dict[str, Any] | None = None,
     checked: str = "",
     example: tuple[str, str] | None = None,
+    has_picture: bool = False,
     has_curves: bool = True,
 ) -> str:
     """The card's text.
@@ -37,48 +39,43 @@ def model_card(
         author_said: front matter that only the user can know (license, datasets, language); given for the Hub, whose
             card loads the model by repository and revision.
         checked: what was measured again before publication, a paragraph.
-        example: a text and what the model makes of it; attention.png then shows where it looked.
+        example: a text and what the model makes of it.
+        has_picture: attention.png lies beside the card, and shows where the model looked while it wrote that.
         has_curves: curves.png lies beside the card.
     """
-    languages = [flags[side] for side in ("source_lang", "target_lang") if flags.get(side)]
+    about = task_card(model, flags)
     dataset = flags.get("dataset_name")
     if dataset and (dataset.count("/") > 1 or Path(dataset).exists()):  # a folder, which is nobody else's business
         dataset = None
-    results = _eval_results(flags, metrics, languages, dataset)
-    front = {
-        # What is no code of a language is left to the user: the Hub would refuse the whole card.
-        "language": [code for code in languages if len(code) in (2, 3) and code.isalpha() and code.islower()] or None,
-        "datasets": [dataset] if dataset else None,
-        **(author_said or {}),
-    }
+    results = _eval_results(flags, metrics, about, dataset)
+    # What is no code of a language is left to the user: the Hub would refuse the whole card.
+    codes = [code for code in about.languages if len(code) in (2, 3) and code.isalpha() and code.islower()]
+    front = {"language": codes or None, "datasets": [dataset] if dataset else None, **(author_said or {})}
     data = ModelCardData(
         library_name="transformers",
-        tags=["vanilla-transformer", "translation"] if languages else ["vanilla-transformer"],
-        pipeline_tag="translation" if languages else None,
+        tags=about.tags,
+        pipeline_tag=about.pipeline_tag,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=name.split("/")[-1] if results else None,
         eval_results=results or None,
         **front,
     )
-    config = model.config
-    what = "It translates {} to {}.".format(*languages) if len(languages) == 2 else "It was pretrained by denoising."
+    config: Any = model.config
     card = ModelCard.from_template(
         data,
         template_str=_template().read_text(encoding="utf-8"),
         model_name=name,
-        summary=(
-            f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters: {config.encoder_layers} + "
-            f"{config.decoder_layers} layers of width {config.d_model}, {config.num_attention_heads} heads, feed-forward "
-            f"{config.d_ff}, vocabulary {config.vocab_size:,}.{f' {what}' if flags else ''}"
-        ),
-        usage=_usage(name, author_said is not None, example),
+        summary=f"{_sizes(model)} {about.does}".rstrip(),
+        architecture=_architecture(model),
+        usage=usage(about, config, flags, name, author_said is not None, example[0] if example else None),
         trust=_TRUST,
         results=_results(metrics),
         training=_training(flags, metrics, environment or {}, dataset) if metrics else "Not recorded in this folder.",
         deviations=f"Deviations from the paper: {_deviations(config)}.",
-        limits=_limits(config, languages),
+        limits=" ".join(about.limits),
         checked=checked,
         example=example,
+        has_picture=has_picture,
         has_curves=has_curves and bool(metrics),
     )
     return str(card)
@@ -106,38 +103,45 @@ def _deviations(config: Any) -> str:
     return ", ".join(f"{field} is {ours} (paper: {paper})" for field, (ours, paper) in found.items()) or "none"
 
 
-def _usage(name: str, on_hub: bool, example: tuple[str, str] | None) -> str:
-    more = f"{UNPINNED}, trust_remote_code=True" if on_hub else "trust_remote_code=True"
-    text = repr(example[0] if example else "A sentence.")
+def _sizes(model: PreTrainedModel) -> str:
+    config: Any = model.config
+    # Low-rank changes are part of a run's model, but not of the one that it publishes: there they are added in.
+    count = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" not in name)
+    layers = f"{config.encoder_layers} + {config.decoder_layers}" if _has_decoder(model) else str(config.encoder_layers)
     return (
-        "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{name}", {more})\n'
-        f'model = AutoModelForSeq2SeqLM.from_pretrained("{name}", {more})\n'
-        f'ids = model.generate(**tokenizer({text}, return_tensors="pt"))\n'
-        "print(tokenizer.decode(ids[0], skip_special_tokens=True))"
+        f"{count:,} parameters: {layers} layers of width {config.d_model}, {config.num_attention_heads} heads, feed-forward "
+        f"{config.d_ff}, vocabulary {config.vocab_size:,}."
     )
 
 
+def _architecture(model: PreTrainedModel) -> str:
+    return "An encoder-decoder Transformer" if _has_decoder(model) else "The encoder of a Transformer"
+
+
+def _has_decoder(model: PreTrainedModel) -> bool:
+    return getattr(model.base_model, "decoder", None) is not None
+
+
 def _eval_results(
-    flags: dict[str, Any], metrics: list[dict[str, Any]], languages: list[str], dataset: str | None
+    flags: dict[str, Any], metrics: list[dict[str, Any]], about: TaskCard, dataset: str | None
 ) -> list[EvalResult]:
     """The claims as the Hub's `model-index`, each with its sacreBLEU signature."""
     results = []
     for row in claims(metrics):
         files = _names(flags.get(f"{row['split']}_file"))
-        for metric in ("bleu", "chrf") if "bleu" in row else ("perplexity",):
-            if metric not in row:
-                continue
-            how = {key: row[key] for key in (f"{metric}_signature", "num_beams") if key in row}
+        several = any(map(direction_of, row))
+        for score in headlines(row):
+            is_mean = several and not direction_of(score)
+            how = {key: row[key] for key in (f"{on_hub(score)}_signature", "num_beams") if key in row}
             results.append(
                 EvalResult(
-                    task_type="translation" if languages else "fill-mask",
+                    task_type=about.task_type,
                     dataset_type="custom" if files or not dataset else dataset,
                     dataset_name=files or dataset or "custom",
                     dataset_split=row["split"],
-                    metric_type=metric,
-                    metric_name=_METRICS[metric],
-                    metric_value=row[metric],
+                    metric_type=on_hub(score),
+                    metric_name=f"{title(score)}, mean of the directions" if is_mean else title(score),
+                    metric_value=row[score],
                     metric_args=how or None,
                 )
             )
@@ -149,16 +153,34 @@ def _results(metrics: list[dict[str, Any]]) -> str:
     rows = claims(metrics)
     if not rows:
         return "Not measured."
-    names = [name for name in ("loss", "perplexity", "bleu", "chrf") if any(name in row for row in rows)]
-    table = ["| part | update | " + " | ".join(names) + " |", "| --- " * (len(names) + 2) + "|"]
-    for row in rows:
-        values = " | ".join(str(row.get(name, "")) for name in names)
-        table.append(f"| {row['split']} | {row['step']} | {values} |")
+    names = list(dict.fromkeys(name for row in rows for name in shown_scores(row)))
+    of_all = [name for name in names if not direction_of(name)]
+    table = _table(["part", "update", *map(title, of_all)], [[row["split"], row["step"], *_values(row, of_all)] for row in rows])
+    if of_all != names:
+        of_each = list(dict.fromkeys(map(direction_of, names)))[1:]
+        lines = [
+            [row["split"], one, *_values(row, [f"bleu_{one}", f"chrf_{one}"])]
+            for row in rows
+            for one in of_each
+            if f"bleu_{one}" in row
+        ]
+        table += ["", "BLEU and chrF above are the means of:", "", *_table(["part", "direction", "BLEU", "chrF"], lines)]
     signatures = {row[key] for row in rows for key in ("bleu_signature", "chrf_signature") if key in row}
     beams = ", ".join(f"{row['split']} with {row['num_beams']} beams" for row in rows if "num_beams" in row)
     notes = ["", f"Generated: {beams}."] if beams else [""]
     notes += [f"sacreBLEU: `{signature}`" for signature in sorted(signatures)]
-    return "\n".join(table + notes)
+    if any(set(headlines(row)) - {"bleu", "chrf", "perplexity"} for row in rows) and not signatures:
+        notes.append("Scores are in per cent.")
+    return "\n".join(table + notes).rstrip()
+
+
+def _values(row: dict[str, Any], names: list[str]) -> list[Any]:
+    return [row.get(name, "") for name in names]
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(map(str, line))} |" for line in lines]
 
 
 def _names(files: list[str] | None) -> str:
@@ -198,12 +220,4 @@ def _training(
     return " ".join(lines)
 
 
-def _limits(config: Any, languages: list[str]) -> str:
-    said = [f"It reads and writes at most {config.max_position_embeddings:,} tokens."]
-    if languages:
-        said += [
-            "It translates sentence by sentence, without context, and only what resembles its training data; elsewhere "
-            "it may leave out, repeat or invent, fluently.",
-        ]
-    said += ["It was not examined for bias, nor for private or harmful content in its training data."]
-    return " ".join(said)
+__all__ = ["UNPINNED", "claims", "model_card"]

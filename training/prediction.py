@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from datasets import Dataset
@@ -20,7 +22,7 @@ from vanilla_transformer.modeling import (
 )
 from vanilla_transformer.training.class_names import ClassNames
 from vanilla_transformer.training.dependency_parsing import DependencyParsing
-from vanilla_transformer.training.labelled_task import encode, merged
+from vanilla_transformer.training.labelled_task import merged, rows_of
 from vanilla_transformer.training.labelling import Labelling
 from vanilla_transformer.training.sequence_classification import SequenceClassification
 from vanilla_transformer.training.starting_model import load_from
@@ -38,6 +40,9 @@ TASK_OF_CLASS = {
 def task_of(model: str) -> tuple[str, type[Any], dict[str, Any]]:
     """(task, class, the flags of its training) of a saved model; no flags if they are not beside it.
 
+    The task of a model that writes text is what its flags say, or "denoising" if it was pretrained only; without flags
+    "translation".
+
     Raises:
         ValueError: it is no model of ours, or has no head.
     """
@@ -51,8 +56,10 @@ def task_of(model: str) -> tuple[str, type[Any], dict[str, Any]]:
     told = yaml.safe_load(description.read_text(encoding="utf-8")) if description.is_file() else None
     flags = told.get("flags") if isinstance(told, dict) else None
     flags = flags if isinstance(flags, dict) else {}
-    task = flags.get("task") if found is VanillaTransformerForConditionalGeneration else None
-    return task or TASK_OF_CLASS[found], found, flags
+    task = TASK_OF_CLASS[found]
+    if task == "translation":
+        task = flags.get("task") or ("denoising" if "mask_share" in flags else task)
+    return task, found, flags
 
 
 def labelling_of(model: PreTrainedModel, tokenizer: Any) -> Labelling:
@@ -80,18 +87,19 @@ def predict(
         chunk_rows: so many rows are sorted by length and answered together; memory does not grow with the number of rows.
 
     Raises:
-        ValueError: a sentence to be parsed is longer than the model allows.
+        ValueError: a sentence to be parsed is longer than the model allows, or a pair of texts both are.
     """
     model.eval()
     limit = model.config.max_position_embeddings
-    for first in range(0, len(rows), chunk_rows):
-        examples = encode(rows.select(range(first, min(first + chunk_rows, len(rows)))), labelling, limit, has_labels=False)
-        ids = examples["input_ids"]
-        lengths = [[len(row)] for row in ids]
+    fields = [name for name in ("text", "text_pair", "tokens") if name in rows.column_names]
+    all_rows = enumerate(rows_of(rows.select_columns(fields)), start=1)
+    for chunk in iter(lambda: list(islice(all_rows, chunk_rows)), []):
+        found = labelling.encode([row for _, row in chunk], limit, first_row=chunk[0][0])
+        examples = [(number, example) for number, windows in enumerate(found) for example in windows]
+        lengths = np.array([len(example["input_ids"]) for _, example in examples])
         answered: dict[int, Any] = {}
-        for part in cut_batches(lengths, max(max_tokens, max(map(max, lengths))), None):  # pyright: ignore[reportArgumentType]
-            columns: Any = examples[part.tolist()]
-            batch = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        for part in cut_batches(lengths, max(max_tokens, int(lengths.max())), None):
+            batch = [examples[index][1] for index in part]
             tensors = {name: tensor.to(model.device) for name, tensor in labelling.collate(batch).items()}
             answered |= zip(part.tolist(), labelling.answers(model(**tensors), batch), strict=True)
-        yield from merged(zip(examples["row"], (answered[index] for index in range(len(ids))), strict=True), labelling)
+        yield from merged(((number, answered[n]) for n, (number, _) in enumerate(examples)), labelling)

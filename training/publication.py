@@ -14,12 +14,17 @@ from huggingface_hub import ModelCard
 from transformers import AutoTokenizer
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from vanilla_transformer.modeling import VanillaTransformerForConditionalGeneration
+from vanilla_transformer.training.answered_example import answered
 from vanilla_transformer.training.attention_pictures import draw_png
+from vanilla_transformer.training.dialogue import SPEAKERS
 from vanilla_transformer.training.explanation import attention_maps
 from vanilla_transformer.training.model_card import claims, model_card
+from vanilla_transformer.training.own_task import task_name
+from vanilla_transformer.training.prediction import labelling_of, task_of
+from vanilla_transformer.training.remeasuring import OfLabels, OfTexts
 from vanilla_transformer.training.rescoring import device
 from vanilla_transformer.training.starting_model import load_from
+from vanilla_transformer.training.task_cards import directions
 from vanilla_transformer.training.verification import Verification
 
 # Besides the Hub code. Whatever else lies in the folder (checkpoints, data, notes) stays where it is.
@@ -36,8 +41,8 @@ class Publication:
         data, sample, allow_unverified: as in `Verification`.
 
     Raises:
-        ValueError: no model, a broken one, one of another architecture, one whose weights are incomplete, or none of
-            the tokenizer that belongs to it.
+        ValueError: no model, a broken one, one of another architecture or without a task, one whose weights are incomplete,
+            or none of the tokenizer that belongs to it.
     """
 
     def __init__(
@@ -49,12 +54,13 @@ class Publication:
         if not (source / "config.json").is_file():
             raise ValueError(f"{source}: no model in this folder (no config.json); give the folder of a run")
         where = str(source.resolve())
-        self.model = load_from(VanillaTransformerForConditionalGeneration, where, "model")
+        described = _read(source / "training.yaml", _description) or {}
+        _read(source / "config.json", _json_object)  # of anything else, transformers makes a model of its own defaults
+        self.model = load_from(task_of(where)[1], where, "model")
         self.tokenizer = load_from(AutoTokenizer, where, "tokenizer")
         if hasattr(self.tokenizer, "check_fits"):
             self.tokenizer.check_fits(self.model.config)
         self.model.to(device())
-        described = _read(source / "training.yaml", _description) or {}
         self.flags: dict[str, Any] = described.pop("flags", {})
         self.environment: dict[str, Any] = described
         self.metrics: list[dict[str, Any]] = _read(source / "metrics.jsonl", _json_lines) or []
@@ -71,7 +77,8 @@ class Publication:
             folder: an empty one.
             repo_id: "user/name", for the card.
             license: as the Hub spells it; that of the card in the source folder if not given.
-            example: a text for the card, to be translated and its attention drawn; one of the data if not given.
+            example: a text for the card, as the model reads it, to be answered and its attention drawn; one of the data if
+                not given.
 
         Raises:
             ValueError: no licence; Hub code is missing; or as `Verification`.
@@ -86,7 +93,10 @@ class Publication:
             told = yaml.safe_dump({"flags": flags, **self.environment}, sort_keys=False, allow_unicode=True)
             (folder / "training.yaml").write_text(told, encoding="utf-8")
         checked = self.verify(folder)
-        example = example or self._short_source()
+        has_picture = self.model.can_generate()  # of heads nothing is drawn
+        shown = None
+        if example := self._as_read(example) if example else self._short_text():
+            shown = self._draw(example, folder / "attention.png") if has_picture else self._answer(example)
         card = model_card(
             repo_id,
             self.model,
@@ -95,7 +105,8 @@ class Publication:
             environment=self.environment,
             author_said=author_said,
             checked=checked,
-            example=self._draw(example, folder / "attention.png") if example else None,
+            example=shown,
+            has_picture=has_picture and shown is not None,
             has_curves=(folder / "curves.png").is_file(),
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -114,21 +125,38 @@ class Publication:
             )
         return said
 
-    def _short_source(self) -> str | None:
+    def _short_text(self) -> str | None:
+        """Of the data, as the model reads it; None if there are none, or they are pairs."""
         for row in reversed(claims(self.metrics)):
-            corpus = self.verify.corpus(row["split"])
-            texts = list(corpus.texts["source"]) if corpus and corpus.texts is not None else []
-            fitting = [text for text in texts if text.strip() and len(text) <= 60]  # the picture must be readable
+            found = self.verify.remeasurement(row["split"])
+            texts: list[str] = []
+            if isinstance(found, OfTexts) and found.corpus.texts is not None:
+                texts = found.sources()
+            elif isinstance(found, OfLabels):
+                texts = found.plain_texts()
+            # In one line, and the picture must be readable.
+            fitting = [text for text in texts if text.strip() and "\n" not in text and len(text) <= 60]
             if fitting:
                 return max(fitting, key=len)
         return None
 
+    def _as_read(self, text: str) -> str:
+        """With the tag or the mark that the model wants in front, if it has none."""
+        task = task_name(self.model, self.flags)
+        if task == "dialogue":
+            return text if text.startswith(SPEAKERS) else f"{SPEAKERS[0]} {text}"
+        if task == "translation" and (self.flags.get("target_tag") or self.flags.get("train_languages")):
+            return text if text.startswith(">>") else f"{self.tokenizer.language_tag(directions(self.flags)[0].target)} {text}"
+        return text
+
     def _draw(self, text: str, picture: Path) -> tuple[str, str]:
-        tag = self.flags.get("target_lang") if self.flags.get("target_tag") else None
-        maps = attention_maps(self.model, self.tokenizer, text, target_lang=tag)
+        maps = attention_maps(self.model, self.tokenizer, text)
         aligning = max(0, self.model.config.decoder_layers - 2)  # see AttentionMaps.alignment
         draw_png(maps, "cross-attention", picture, [aligning])
         return maps.text, maps.output
+
+    def _answer(self, text: str) -> tuple[str, str]:
+        return text, answered(self.model, labelling_of(self.model, self.tokenizer), text)
 
 
 def hub_code(folder: Path) -> list[Path]:

@@ -1,18 +1,16 @@
 """What a model answers, asked in one way by this package and by a process that has never heard of it.
 
-    python -P rescoring.py QUESTIONS.json ANSWERS.json
+    python -P rescoring.py QUESTIONS ANSWERS        (files of `torch.save` without code: tensors, texts, numbers)
 
-`publication.py` calls `answers` for the model at home and runs this file for the folder that is to be published, where
+`verification.py` calls `answers` for the model at home and runs this file for the folder that is to be published, where
 all code comes out of that folder. So nothing of this package may be imported here.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,23 +24,37 @@ def answers(model: Any, tokenizer: Any, questions: dict[str, dict[str, Any]]) ->
 
     Args:
         model, tokenizer: loaded from one folder.
-        questions: by name; each has `texts` to translate with `num_beams`, or with the folder's own generation settings
-            if that is None, and `pairs` of token ids (source, target), all ending in `</s>`.
+        questions: by name; each has `texts`, and for a model with a head `batches`, each what its `forward` takes; for one
+            that writes, `num_beams` to write with, or None for the folder's own generation settings, and `pairs` of
+            token ids (source, target), all ending in `</s>`.
 
     Returns:
-        By the same names `ids`, the tokens of the texts; `translations` of the texts; and `log_probs`, ln P of each
-        pair's target in nats.
+        By the same names `ids`, the tokens of the texts; and `outputs`, see `_outputs`, of the batches; or `translations`
+        of the texts, and `log_probs`, ln P of each pair's target in nats.
     """
     model.eval()
     result = {}
     for name, asked in questions.items():
         ids = tokenizer(asked["texts"])["input_ids"] if asked["texts"] else []
-        result[name] = {
-            "ids": ids,
-            "translations": _translations(model, tokenizer, asked["texts"], ids, asked["num_beams"]),
-            "log_probs": _log_probs(model, asked["pairs"]),
-        }
+        if "batches" in asked:
+            result[name] = {"ids": ids, "outputs": [_outputs(model, batch) for batch in asked["batches"]]}
+        else:
+            translations = _translations(model, tokenizer, asked["texts"], ids, asked["num_beams"])
+            result[name] = {"ids": ids, "translations": translations, "log_probs": _log_probs(model, asked["pairs"])}
     return result
+
+
+@torch.no_grad()
+def _outputs(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a head says: `loss`, summed over the batch, if there are labels; `logits`; or, of a parser, `arc_logits` and
+    `relations`, the best relation of each word to each candidate (all their scores would be a hundred times as much).
+    """
+    given = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    output = model(**given, num_items_in_batch=1)
+    found = {name: output[name] for name in ("loss", "logits", "arc_logits") if output.get(name) is not None}
+    if output.get("relation_logits") is not None:
+        found["relations"] = output["relation_logits"].argmax(-1).int()
+    return {name: tensor.cpu() for name, tensor in found.items()}
 
 
 @torch.no_grad()
@@ -118,19 +130,22 @@ def main(questions_file: str, answers_file: str) -> int:
     """Load the folder named in the questions as a stranger does. 1 and one line on stderr if that fails."""
     sys.modules["vanilla_transformer"] = None  # type: ignore[assignment]  # from here on it is not installed
     os.environ["HF_HUB_OFFLINE"] = "1"  # the folder must have all it needs
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+    import transformers
 
-    asked = json.loads(Path(questions_file).read_text(encoding="utf-8"))
+    asked = torch.load(questions_file, weights_only=True)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(asked["folder"], trust_remote_code=True)
-        model = AutoModelForSeq2SeqLM.from_pretrained(asked["folder"], trust_remote_code=True).to(device())
+        tokenizer = transformers.AutoTokenizer.from_pretrained(asked["folder"], trust_remote_code=True)
+        auto = getattr(transformers, asked["auto_class"])
+        model = auto.from_pretrained(asked["folder"], trust_remote_code=True).to(device())
+        if type(model).__name__ != asked["model_class"]:
+            raise ValueError(f"{asked['auto_class']} gives a {type(model).__name__}, and not the {asked['model_class']}")
         given = answers(model, tokenizer, asked["questions"])
         if getattr(model.config, "custom_pipelines", None):
             given["sample"]["piped"] = _piped(asked["folder"], asked["questions"]["sample"]["texts"][:PIPED])
     except Exception as error:  # whatever the folder's code does, the user gets a line and not a screenful
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    Path(answers_file).write_text(json.dumps(given, ensure_ascii=False), encoding="utf-8")
+    torch.save(given, answers_file)
     return 0
 
 

@@ -44,13 +44,13 @@ class SequenceClassification(Labelling):
         label = {"labels": Value("float32" if self.classes is None else "int64")} if has_labels else {}
         return Features({"input_ids": IDS, **label})
 
-    def encode(self, rows: Sequence[dict[str, Any]], limit: int | None) -> list[list[Example]]:
+    def encode(self, rows: Sequence[dict[str, Any]], limit: int | None, first_row: int = 1) -> list[list[Example]]:
         texts = self._ids([row["text"] for row in rows])
         pairs = self._ids([row["text_pair"] for row in rows]) if "text_pair" in rows[0] else [[]] * len(rows)
         found = []
-        for row, text, pair in zip(rows, texts, pairs, strict=True):
+        for number, (row, text, pair) in enumerate(zip(rows, texts, pairs, strict=True), start=first_row):
             label = {} if row.get("label") is None else {"labels": row["label"]}
-            found.append([{"input_ids": ids, **label} for ids in windows(text, pair, limit)])
+            found.append([{"input_ids": ids, **label} for ids in windows(text, pair, limit, number)])
         return found
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
@@ -93,7 +93,7 @@ class SequenceClassification(Labelling):
         return {**row, "label": self.classes.names[int(answer.argmax())], "scores": scores}
 
 
-def windows(text: list[int], pair: list[int], limit: int | None) -> list[list[int]]:
+def windows(text: list[int], pair: list[int], limit: int | None, row: int = 1) -> list[list[int]]:
     """`text` and `pair` (which may be empty), both ending in `</s>`, as sources of at most `limit` tokens.
 
     The longer one is cut where it must be, into equal runs, each ending in `</s>`, each with the whole of the other.
@@ -107,8 +107,8 @@ def windows(text: list[int], pair: list[int], limit: int | None) -> list[list[in
     room = limit - len(other) - 1
     if room < 1:
         raise ValueError(
-            f"a pair of texts of {len(text)} and {len(pair)} tokens: neither leaves room for the other in {limit}; shorten one, "
-            f"or use a model with a larger max_position_embeddings"
+            f"row {row}: a pair of texts of {len(text)} and {len(pair)} tokens: neither leaves room for the other in {limit}; "
+            f"shorten one, or use a model with a larger max_position_embeddings"
         )
     *body, end = long
     count = -(-len(body) // room)

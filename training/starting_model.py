@@ -75,6 +75,8 @@ def _loaded_or_new(arguments: ModelArguments, tokenizer: Any, seed: int, kind: t
     }
     if not head and (of_heads := [name for name in HEAD_FIELDS if name in given]):
         raise ValueError(f"{of_heads[0]} is for tasks with a head (classification, tagging, parsing); leave it out")
+    if arguments.new_head and not (head and arguments.model):
+        raise ValueError("new_head is for a task with a head (classification, tagging, parsing), and with --model; leave it out")
     if arguments.model is not None:
         if arguments.preset is not None:
             raise ValueError("--model continues a model and --preset begins one from scratch: give one of them")
@@ -85,9 +87,7 @@ def _loaded_or_new(arguments: ModelArguments, tokenizer: Any, seed: int, kind: t
             )
         VanillaTransformerConfig(**given)  # refuses what is out of range; loading does not look
         has_head = bool(head) and _continues(arguments, kind, head)
-        model = load_from(
-            kind, arguments.model, "model", is_head_new=bool(head) and not has_head, **given, **({} if has_head else head)
-        )
+        model = load_from(kind, arguments.model, "model", is_head_new=bool(head) and not has_head, **given, **head)
         if hasattr(tokenizer, "check_fits"):
             tokenizer.check_fits(model.config)
         if head and not has_head:

@@ -9,7 +9,7 @@ import torch
 from datasets import Features
 
 from vanilla_transformer.modeling import VanillaTransformerForTokenClassification
-from vanilla_transformer.training.class_names import ClassNames
+from vanilla_transformer.training.class_names import NO_CLASS, ClassNames
 from vanilla_transformer.training.labelling import IDS, IGNORED, Example, Labelling, per_cent, texts_of
 from vanilla_transformer.training.task_metrics import EntityF1, TagAccuracy
 from vanilla_transformer.training.word_pieces import Window, WordPieces
@@ -47,11 +47,12 @@ class TokenClassification(Labelling):
     def features(self, has_labels: bool) -> Features:
         return Features({"input_ids": IDS, "word_positions": IDS, **({"labels": IDS} if has_labels else {})})
 
-    def encode(self, rows: Sequence[dict[str, Any]], limit: int | None) -> list[list[Example]]:
-        whole = [[Window(0, len(row["tokens"]), 0, len(row["tokens"]))] for row in rows]
-        if limit is not None:
-            whole = [self.pieces.windows(row["tokens"], limit, row=n) for n, row in enumerate(rows, start=1)]
-        runs = [(row, window) for row, windows in zip(rows, whole, strict=True) for window in windows]
+    def encode(self, rows: Sequence[dict[str, Any]], limit: int | None, first_row: int = 1) -> list[list[Example]]:
+        if limit is None:
+            cut = [[Window(0, len(row["tokens"]), 0, len(row["tokens"]))] for row in rows]
+        else:
+            cut = [self.pieces.windows(row["tokens"], limit, row=n) for n, row in enumerate(rows, start=first_row)]
+        runs = [(row, window) for row, windows in zip(rows, cut, strict=True) for window in windows]
         ids, positions = self.pieces.encode([row["tokens"][window.start : window.stop] for row, window in runs])
         examples = []
         for (row, window), row_ids, row_positions in zip(runs, ids, positions, strict=True):
@@ -61,7 +62,7 @@ class TokenClassification(Labelling):
                 example["labels"] = row["tags"][window.keep_start : window.keep_stop]
             examples.append(example)
         found = iter(examples)
-        return [[next(found) for _ in windows] for windows in whole]
+        return [[next(found) for _ in windows] for windows in cut]
 
     def is_empty(self, row: dict[str, Any]) -> bool:
         return not any(token.strip() for token in row["tokens"])
@@ -71,7 +72,8 @@ class TokenClassification(Labelling):
         if "labels" in examples[0]:
             labels = torch.full_like(batch["input_ids"], IGNORED)
             for row, example in enumerate(examples):
-                labels[row, torch.tensor(example["word_positions"], dtype=torch.long)] = torch.tensor(example["labels"])
+                places, tags = (torch.tensor(example[name], dtype=torch.long) for name in ("word_positions", "labels"))
+                labels[row, places] = tags
             batch["labels"] = labels
         return batch
 
@@ -83,16 +85,19 @@ class TokenClassification(Labelling):
         return [tag for answer in answers for tag in answer]
 
     def measure(self, answers: Sequence[list[int]], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        name = self.classes.name
         given = {
-            "predictions": [[name(tag) for tag in answer] for answer in answers],
-            "references": [[name(tag) for tag in row["tags"]] for row in rows],
+            "predictions": [[self._name(tag) for tag in answer] for answer in answers],
+            "references": [[self._name(tag) for tag in row["tags"]] for row in rows],
         }
         found = {"tag_accuracy": TagAccuracy().compute(**given)["accuracy"]}
         if self.has_entities:
             entities = EntityF1().compute(**given)
             found |= {name: entities[name] for name in ("f1", "precision", "recall")}
         return per_cent(found)
+
+    def _name(self, tag: int) -> str:
+        """A tag that training has not is, where entities are scored, part of one that no model finds."""
+        return f"I-{NO_CLASS}" if tag == IGNORED and self.has_entities else self.classes.name(tag)
 
     def written(self, answer: list[int], row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "tags": [self.classes.names[tag] for tag in answer]}

@@ -72,6 +72,8 @@ class Transfer:
         for level in self.levels:
             for parameter in level.parameters:
                 parameter.requires_grad_(not level.frozen and parameter.requires_grad)
+        output: Any = model.get_output_embeddings()
+        self.output_is_frozen = output is not None and not output.weight.requires_grad
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """For the optimizer; `rate` is what the schedule's learning rate is multiplied by."""
@@ -121,6 +123,8 @@ class Transfer:
         said = [f"{learning:,} of {every:,} weights learn"]
         if frozen := [level.name for level in self.levels if level.frozen]:
             said.append(f"frozen: {', '.join(frozen)}")
+        if self.output_is_frozen:
+            said.append("the output matrix is the embedding (share_embeddings), so it is frozen with it")
         if self.flags.head_only_steps:
             after = f", then a level every {self.flags.unfreeze_steps}" if self.flags.unfreeze_steps else ", then all"
             said.append(f"slow start: the head alone for {self.flags.head_only_steps} updates{after}")

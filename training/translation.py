@@ -171,9 +171,14 @@ class TranslationTask(Task):
             scores |= found if len(found) > 1 else {}
         return {
             **scores,
+            **self.scores_of_texts(texts),
             "exact": round(100 * sum(a == b for a, b in zip(texts, references, strict=True)) / len(texts), 2),
             "cut_outputs": sum(cut for _, _, cut in numbered),
             **signatures,
             "num_beams": num_beams,
             "sentences_per_second": round(len(texts) / (time.perf_counter() - start), 1),
         }
+
+    def scores_of_texts(self, texts: list[str]) -> dict[str, Any]:
+        """What generated texts are worth by themselves, without references. None for translations."""
+        return {}

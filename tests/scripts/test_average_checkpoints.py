@@ -1,22 +1,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from vanilla_transformer.modeling import (
+    VanillaTransformerConfig,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerForDependencyParsing,
+)
 from vanilla_transformer.scripts import average_checkpoints
 
 
-def save(folder: Path, tokenizer: Path, seed: int, **fields) -> None:
+def save(
+    folder: Path, tokenizer: Path, seed: int, kind: type[Any] = VanillaTransformerForConditionalGeneration, **fields
+) -> None:
     own = AutoTokenizer.from_pretrained(tokenizer)
     sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "num_attention_heads": 1, "d_ff": 8, **fields}
     torch.manual_seed(seed)
     config = VanillaTransformerConfig(vocab_size=len(own), tokenizer_fingerprint=own.fingerprint, **sizes)
-    VanillaTransformerForConditionalGeneration(config).save_pretrained(folder)
+    kind(config).save_pretrained(folder)
     own.save_pretrained(folder)
 
 
@@ -57,6 +64,19 @@ def test_any_models_of_one_shape(run, tmp_path):
     written = load_file(tmp_path / "average" / "model.safetensors")
     for key, tensor in mean(folders).items():
         torch.testing.assert_close(written[key], tensor, rtol=0, atol=1e-7, msg=key)
+
+
+def test_parsers(toy, tmp_path):
+    folders = [tmp_path / name for name in ("one", "two")]
+    for seed, folder in enumerate(folders):
+        head = {"head_reads": "encoder", "arc_width": 4, "relation_width": 4, "id2label": {0: "root", 1: "det"}}
+        save(folder, toy / "tokenizer", seed, VanillaTransformerForDependencyParsing, **head)
+    argv = ["--model", *map(str, folders), "--output-dir", str(tmp_path / "average")]
+    assert average_checkpoints.main(argv) == 0
+    model = VanillaTransformerForDependencyParsing.from_pretrained(tmp_path / "average")
+    assert model.config.id2label == {0: "root", 1: "det"} and model.config.architectures == [type(model).__name__]
+    for key, tensor in mean(folders).items():
+        torch.testing.assert_close(model.state_dict()[key], tensor, rtol=0, atol=1e-7, msg=key)
 
 
 @pytest.mark.parametrize(

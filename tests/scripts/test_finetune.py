@@ -265,3 +265,27 @@ def test_the_averaged_run_is_a_model_too(flags: Flags, tmp_path):
     argv = ["--model", str(tmp_path / "run"), "--last", "2", "--output-dir", str(tmp_path / "average")]
     assert average_checkpoints.main(argv) == 0
     AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "average")
+
+
+# -- tasks with classes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "task, rows, changes, line",
+    [
+        ("sequence-classification", "classification", {"source_lang": "en"}, "source_lang is for tasks whose output is text"),
+        ("sequence-classification", "classification", {"best": ["--best-metric", "las"]}, "choose accuracy or macro_f1 or loss"),
+        ("sequence-classification", "classification", {"text_fields": "body"}, "no `body`; found: text, label"),
+        ("token-classification", "tagging", {"tag_field": "pos"}, "no `pos`; found: tokens, tags; name the field with tag_field"),
+        ("token-classification", "tagging", {"freeze": "lm_head"}, "freeze='lm_head': this model has body, "),
+        ("dependency-parsing", "classification", {}, "classification.jsonl:1: no `tokens`; found: text, label"),
+    ],
+)  # fmt: skip
+def test_a_task_with_classes_answers_bad_use_by_one_line(flags: Flags, labelled_toy, capsys, task, rows, changes, line):
+    given = {"source_lang": None, "target_lang": None, "short": SHORT[:-2], "train_file": labelled_toy / f"{rows}.jsonl"}
+    assert line in refused(capsys, flags(task=task, **given | changes))
+
+
+def test_slow_start_needs_a_head_of_its_own(flags: Flags, capsys):
+    line = refused(capsys, flags(head_only_steps=5))
+    assert "head_only_steps=5: this model has no head of its own, its output matrix is the embedding" in line

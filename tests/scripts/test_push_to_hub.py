@@ -15,8 +15,15 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
+from transformers import AutoTokenizer
 
-from vanilla_transformer.modeling import Translator
+from vanilla_transformer.modeling import (
+    Translator,
+    VanillaTransformerConfig,
+    VanillaTransformerForDependencyParsing,
+    VanillaTransformerForSequenceClassification,
+    VanillaTransformerForTokenClassification,
+)
 from vanilla_transformer.scripts import finetune, push_to_hub
 
 TEXT = "the red cat"
@@ -122,6 +129,61 @@ def test_pushed_by_the_command_and_by_the_method_and_loaded_by_name_where_we_are
         with torch.no_grad():  # the same bits: JSON keeps every digit
             assert translator.model(ids, decoder_input_ids=ids).logits.tolist() == logits
     assert {path for _, path in hub.requests if path.startswith(f"/ada/pushed/resolve/{revision}/model.saf")}
+
+
+A_STRANGER_TO_HEADS = """
+import json, sys
+sys.modules["vanilla_transformer"] = None
+import torch, transformers
+answers = {}
+for auto, repo, words in json.loads(sys.argv[1]):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(repo, trust_remote_code=True)
+    model = getattr(transformers, auto).from_pretrained(repo, trust_remote_code=True)
+    batch = dict(tokenizer(sys.argv[2], return_tensors="pt"))
+    output = model(**batch, **({"word_positions": torch.tensor([words])} if words else {}))
+    answers[repo] = [type(model).__name__, (output.arc_logits if words else output.logits).tolist()]
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_heads_are_pushed_and_loaded_by_name_where_we_are_not(hub, toy, tmp_path, run_command):
+    tokenizer = AutoTokenizer.from_pretrained(toy / "tokenizer")
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_attention_heads": 2, "d_ff": 16}
+    sizes |= {"vocab_size": len(tokenizer), "tokenizer_fingerprint": tokenizer.fingerprint, "head_reads": "encoder"}
+    ids = tokenizer(TEXT)["input_ids"]
+    places = [len(ids) - 1, *range(len(ids) - 1)]
+    environment = os.environ | hub.environment(tmp_path / "home")
+    asked, expected = [], {}
+    for kind, auto in (
+        (VanillaTransformerForSequenceClassification, "AutoModelForSequenceClassification"),
+        (VanillaTransformerForTokenClassification, "AutoModelForTokenClassification"),
+        (VanillaTransformerForDependencyParsing, "AutoModel"),
+    ):
+        folder, repo = tmp_path / kind.__name__, f"ada/{kind.__name__}"
+        model = kind(VanillaTransformerConfig(**sizes, id2label={0: "a", 1: "b", 2: "c"}))
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        done = run_command("push-to-hub", "--model", folder, "--repo-id", repo, "--license", "mit", env=environment)
+        assert done.returncode == 0, done.stderr
+        assert hub.files(repo)["README.md"].decode().count('revision="') >= 2 and "attention.png" not in hub.files(repo)
+        is_parser = auto == "AutoModel"
+        with torch.no_grad():
+            if is_parser:
+                output = model.eval()(torch.tensor([ids]), word_positions=torch.tensor([places])).arc_logits
+            else:
+                output = model.eval()(torch.tensor([ids])).logits
+        asked.append([auto, repo, places if is_parser else None])
+        expected[repo] = [kind.__name__, output.tolist()]
+    loaded = subprocess.run(
+        [sys.executable, "-c", A_STRANGER_TO_HEADS, json.dumps(asked), TEXT],
+        env=environment | {"HF_HOME": str(tmp_path / "elsewhere")},
+        capture_output=True,
+        text=True,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert json.loads(loaded.stdout.splitlines()[-1]) == expected
 
 
 @pytest.fixture

@@ -48,3 +48,23 @@ def test_a_run_with_adapters_resumes_bit_for_bit(training, saved_state):
 def test_no_such_layer(training):
     with pytest.raises(ValueError, match="lora_targets=nonsense"):
         training(**(FLAGS | {"lora_targets": ["nonsense"]}))
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["out_proj", "fc1"]])
+def test_a_new_head_learns_beside_the_low_rank_changes(finetuning, targets):
+    from transformers import AutoModelForSequenceClassification
+
+    run = finetuning("sequence-classification", lora_rank=4, lora_targets=targets, learning_rate=2e-2)
+    before = {name: value.clone() for name, value in run.plain.state_dict().items()}
+    run.run()
+    changed = {name for name, value in run.plain.state_dict().items() if not torch.equal(value, before[name])}
+    heads = {name for name in before if name.startswith("classification_head.")}
+    assert len(heads) == 4 and not any("lora" in name or "base_layer" in name for name in heads), "the head is whole"
+    assert heads < changed and all("lora_" in name for name in changed - heads)
+    assert {"lora_A", "lora_B"} <= {part for name in changed - heads for part in name.split(".")}
+    assert run.folder.metrics()[0]["accuracy"] == 100.0
+    published = AutoModelForSequenceClassification.from_pretrained(run.folder.path).eval()
+    assert not any("lora" in name for name in published.state_dict())
+    batch = run.task.collator([run.task.validation.examples[(0, n)] for n in range(5)])
+    with torch.no_grad():
+        torch.testing.assert_close(published(**batch).logits, run.plain.eval()(**batch).logits)

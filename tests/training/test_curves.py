@@ -36,6 +36,29 @@ def test_loss_and_scores_over_the_updates_of_the_validation_part_alone(monkeypat
 
 
 @pytest.mark.parametrize(
+    "scores, labels, unit",
+    [
+        ({"accuracy": 80.0, "macro_f1": 70.0}, {"accuracy", "macro F1"}, "nats per text"),
+        ({"f1": 50.0, "precision": 40.0, "tag_accuracy": 90.0}, {"F1", "precision", "accuracy of tags"}, "nats per token"),
+        ({"las": 60.0, "uas": 70.0}, {"LAS", "UAS"}, "nats per word, of head and relation"),
+        ({"pearson": 60.0, "spearman": 70.0}, {"Pearson's r", "Spearman's rho"}, "squared error"),
+        ({"bleu": 2.0, "bleu_en-de": 1.0, "chrf_en-de": 9.0}, {"BLEU", "BLEU en-de"}, "nats per target token"),
+        ({"perplexity": 9.0}, set(), "nats per target token"),
+    ],
+)
+def test_the_scores_that_a_task_has(monkeypatch, tmp_path, scores, labels, unit):
+    import matplotlib.pyplot as plt
+
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    rows = [{"step": step, "split": "validation", "loss": 4.0, "seconds": 1.0, **scores} for step in (1, 2)]
+    draw_curves(rows, tmp_path / "curves.png")
+    losses, *others = figures[0].axes
+    assert losses.get_ylabel() == f"loss, {unit}"
+    assert {line.get_label() for panel in others for line in panel.get_lines()} == labels and len(others) == bool(labels)
+
+
+@pytest.mark.parametrize(
     "rows",
     [
         [{"step": 10, "split": "validation", "train_loss": 5.0}],  # no validation part

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+import pytest
+from huggingface_hub import ModelCard
+
+from vanilla_transformer.modeling import (
+    VanillaTransformerConfig,
+    VanillaTransformerForConditionalGeneration,
+    VanillaTransformerForSequenceClassification,
+    VanillaTransformerForTokenClassification,
+)
 from vanilla_transformer.training.model_card import model_card
 
+WRITER = VanillaTransformerForConditionalGeneration
 FLAGS: dict[str, Any] = {
     **{"source_lang": "en", "target_lang": "de", "train_file": ["data/secret/train.en,data/secret/train.de"]},
     **{"max_tokens": 1024, "seed": 7, "dropout": 0.3, "learning_rate": None},
@@ -18,11 +27,11 @@ def row(step: int, split: str, bleu: float, **more: Any) -> dict[str, Any]:
     return {"step": step, "split": split, "tokens": 12_345, "seconds": 90.0, **scores, **more}
 
 
-def card(metrics: list[dict[str, Any]], **sizes: Any) -> str:
+def card(metrics: list[dict[str, Any]], flags: dict[str, Any] = FLAGS, kind: type[Any] = WRITER, **sizes: Any) -> str:
     config = VanillaTransformerConfig.from_paper(
         "base", vocab_size=100, d_model=8, encoder_layers=1, decoder_layers=1, d_ff=8, num_attention_heads=2, **sizes
     )
-    return model_card("en-de", VanillaTransformerForConditionalGeneration(config), FLAGS, metrics)
+    return model_card("en-de", kind(config), flags, metrics)
 
 
 def test_the_numbers_are_those_of_the_best_evaluation_and_of_the_last_test():
@@ -40,3 +49,44 @@ def test_no_path_of_the_machine_and_every_deviation_is_told():
     assert "train.en, train.de" in text and "secret" not in text
     assert "Deviations from the paper: norm_position is pre (paper: post)." in text
     assert "seed 7" in text and "learning_rate" not in text
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ({}, "It was pretrained by denoising: text-infilling."),  # of a run older than the flag
+        ({"objective": ["sentence-permutation", "text-infilling"]}, ": sentence-permutation and then text-infilling."),
+        (
+            {"objective": ["token-deletion+text-infilling", "span-corruption"], "mix": [3.0, 1.0]},
+            ": for each text one of token-deletion and then text-infilling, span-corruption, drawn 3 : 1.",
+        ),
+    ],
+)
+def test_the_objectives_of_pretraining(flags, said):
+    row = {"step": 1, "split": "validation", "best": True, "loss": 1.5, "perplexity": 4.48, "tokens": 9, "seconds": 1.0}
+    text = card([row], {"mask_share": 0.3, "poisson_lambda": 3.0, "train_languages": ["en", "kor", "zh_Hant"], **flags})
+    assert said in text and "| validation | 1 | 1.5 | 4.48 |" in text
+    data: Any = ModelCard(text).data
+    assert data.tags == ["vanilla-transformer", "denoising"] and data.get("pipeline_tag") is None
+    assert data.language == ["en", "kor"]  # what is no code the Hub would refuse
+    assert [(one.task_type, one.metric_type) for one in data.eval_results] == [("fill-mask", "perplexity")]
+
+
+def test_a_tag_that_the_model_wants_is_in_the_code():
+    assert "tokenizer('>>de<< A sentence.'" in card([], FLAGS | {"target_tag": True})
+    assert "tokenizer('>>ko<< A sentence.'" in card([], {"task": "translation", "train_languages": ["en-ko", "ko-en"]})
+    assert "tokenizer('A sentence.'" in card([])
+    assert "tokenizer('<speaker1> Hello" in card([], {"task": "dialogue"})
+
+
+def test_twenty_classes_are_named():
+    names = {number: f"class {number}" for number in range(21)}
+    text = card([], {}, VanillaTransformerForSequenceClassification, id2label=names)
+    assert "It tells 21 classes of texts apart: `class 0`, " in text and "`class 19`, ..." in text and "class 20" not in text
+
+
+def test_characters_are_for_our_own_command():
+    flags = {"task": "token-classification", "unknown_labels": "wrong"}
+    text = card([], flags, VanillaTransformerForTokenClassification, tokens_are_characters=True)
+    assert "It gives each character of a text one of 2 tags" in text and "char_to_token" not in text
+    assert "vanilla-transformer predict --model en-de" in text and "in its scores they count as wrong" in text

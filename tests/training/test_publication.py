@@ -15,7 +15,6 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from vanilla_transformer.modeling import VanillaTransformerForConditionalGeneration
 from vanilla_transformer.scripts import finetune, pretrain
 from vanilla_transformer.training import rescoring, verification
 from vanilla_transformer.training.publication import Publication, hub_code
@@ -58,9 +57,8 @@ def run(runs: Path, tmp_path: Path) -> Path:
 def stranger_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares the clean process, where it is not what is tested."""
 
-    def ask(folder: Path, questions: dict[str, Any]) -> dict[str, Any]:
-        model = VanillaTransformerForConditionalGeneration.from_pretrained(folder)
-        return json.loads(json.dumps(rescoring.answers(model, AutoTokenizer.from_pretrained(folder), questions)))
+    def ask(folder: Path, kind: type[Any], questions: dict[str, Any]) -> dict[str, Any]:
+        return rescoring.answers(kind.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), questions)
 
     monkeypatch.setattr(verification, "_ask_a_stranger", ask)
 
@@ -264,7 +262,7 @@ def test_a_pipeline_that_answers_otherwise_is_refused(tiny_model, tmp_path):
 @pytest.mark.parametrize(
     "file, text, said",
     [
-        ("config.json", "[]", "no model could be loaded"),
+        ("config.json", "[]", "config.json cannot be read: expected a JSON object"),
         ("training.yaml", "flags: 5", "training.yaml cannot be read: expected names and values, with flags among them"),
         ("training.yaml", "- x", "training.yaml cannot be read: expected names and values"),
         ("metrics.jsonl", "\n5\n", "metrics.jsonl cannot be read: line 2: expected a JSON object"),

@@ -148,3 +148,49 @@ def test_a_slow_start_resumes_bit_for_bit(training, saved_state):
     rest.run()
     states = [saved_state(run.folder.checkpoints / "step-6") for run in (whole, rest)]
     assert states[0] == states[1]
+
+
+# ----------------------------------------------------------------------------------------------------- with a head
+
+
+def changed_names(run) -> set[str]:
+    before = {name: value.clone() for name, value in run.plain.state_dict().items()}
+    run.run()
+    return {name for name, value in run.plain.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def test_the_top_level_of_a_classifier_is_its_head(finetuning):
+    run = finetuning("sequence-classification", head_reads="decoder", layer_decay=0.5, head_rate=3.0, max_steps=1)
+    assert [level.name for level in run.transfer.levels] == ["embeddings", "encoder layer 1", "decoder layer 1", "head"]
+    assert [level.rate for level in run.transfer.levels] == [0.125, 0.25, 0.5, 3.0]
+    head = names_of(run.plain, run.transfer.levels[-1].parameters)
+    assert head == {name for name in run.plain.state_dict() if name.startswith("classification_head.")} and len(head) == 4
+    assert not run.transfer.output_is_frozen
+
+
+def test_slow_start_of_a_classifier(finetuning):
+    changed = changed_names(finetuning("token-classification", head_only_steps=3, max_steps=3))
+    assert changed == {"classifier.weight", "classifier.bias"}
+    run = finetuning("token-classification", "then", head_only_steps=1, unfreeze_steps=1, head_reads="encoder", max_steps=2)
+    changed = changed_names(run)
+    assert any("encoder.layers" in name for name in changed) and not any("embed_tokens" in name for name in changed)
+
+
+def test_a_frozen_body_still_learns_a_head(finetuning):
+    changed = changed_names(finetuning("dependency-parsing", freeze=["body"], max_steps=2))
+    assert changed and all(name.startswith("biaffine.") for name in changed)
+
+
+def test_a_part_that_an_encoder_has_not_cannot_be_frozen(finetuning):
+    with pytest.raises(ValueError, match="freeze='decoder': this model has body, embeddings, encoder to freeze"):
+        finetuning("sequence-classification", head_reads="encoder", freeze=["decoder"])
+
+
+@pytest.mark.parametrize("share, told", [("all", True), ("target-output", True), ("none", False)])
+def test_it_is_told_that_a_tied_output_matrix_is_frozen_with_the_embeddings(training, capsys, share, told):
+    run = training(freeze=["embeddings"], share_embeddings=share, max_steps=1)
+    before = run.plain.lm_head.weight.clone()
+    run.run()
+    assert torch.equal(before, run.plain.lm_head.weight) == told
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Transfer: "))
+    assert ("the output matrix is the embedding (share_embeddings), so it is frozen with it" in line) == told
