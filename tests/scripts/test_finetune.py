@@ -242,6 +242,8 @@ def test_two_processes_make_the_same_updates_as_one_and_drop_different_units(fla
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
             *("-m", "vanilla_transformer.scripts.finetune", *made["two"]),
         ],
+        # As a user has it: two processes must find each other without a GPU, unasked.
+        env={k: v for k, v in os.environ.items() if k != "ACCELERATE_USE_CPU" or torch.accelerator.is_available()},
         capture_output=True, text=True, encoding="utf-8", timeout=280,
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr[-3000:]
