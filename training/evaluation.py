@@ -30,6 +30,11 @@ def as_saved(model: PreTrainedModel) -> Iterator[None]:
             model.forward = autocast_forward
 
 
+def counted_labels(labels: torch.Tensor) -> int:
+    """What a loss is divided by: classes and tokens that are not -100; of numbers to be hit, every one."""
+    return labels.numel() if labels.is_floating_point() else int((labels != IGNORED).sum())
+
+
 @torch.no_grad()
 def negative_log_likelihood(
     accelerator: Accelerator, model: PreTrainedModel, task: Any, corpus: Any, max_tokens: int

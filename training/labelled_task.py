@@ -15,10 +15,10 @@ from accelerate.utils import gather_object
 from datasets import Dataset, Features, Value
 from transformers import PreTrainedModel
 
-from vanilla_transformer.modeling.loss import IGNORED
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.corpus_files import CorpusError
 from vanilla_transformer.training.encoding import DroppedRows, first_rows, pair_lengths
+from vanilla_transformer.training.evaluation import counted_labels
 from vanilla_transformer.training.labelling import Labelling
 from vanilla_transformer.training.task import Corpus, Task, length_limits
 from vanilla_transformer.training.token_batches import Examples, cut_batches
@@ -128,7 +128,7 @@ class LabelledTask(Task):
             batch = {name: tensor.to(accelerator.device) for name, tensor in self.collator(examples).items()}
             output: Any = model(**batch, num_items_in_batch=1)
             losses.append(output.loss.item())
-            items += int((batch["labels"] != IGNORED).sum())
+            items += counted_labels(batch["labels"])
             answered += zip(part.tolist(), self.labelling.answers(output, examples), strict=True)
         shares = gather_object([(losses, items, answered)])
         loss = math.fsum(loss for share in shares for loss in share[0]) / max(sum(share[1] for share in shares), 1)

@@ -23,7 +23,6 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from vanilla_transformer.modeling.loss import IGNORED
 from vanilla_transformer.training.adapters import add_adapters, without_adapters
 from vanilla_transformer.training.arguments import RunArguments, TransferArguments
 from vanilla_transformer.training.checkpoints import (
@@ -34,7 +33,7 @@ from vanilla_transformer.training.checkpoints import (
     load_weights,
     save_checkpoint,
 )
-from vanilla_transformer.training.evaluation import as_saved
+from vanilla_transformer.training.evaluation import as_saved, counted_labels
 from vanilla_transformer.training.run_folder import RunFolder
 from vanilla_transformer.training.schedules import learning_rate
 from vanilla_transformer.training.stop_signals import StopSignals
@@ -177,7 +176,7 @@ class Training:
         run, accelerator, device = self.flags, self.accelerator, self.accelerator.device
         micro_batches = [next(loader) for _ in range(run.accumulation_steps)]
         rows: list[Any] = [batch.pop("rows") for batch in micro_batches]
-        target_tokens = sum(int((batch["labels"] != IGNORED).sum()) for batch in micro_batches)
+        target_tokens = sum(counted_labels(batch["labels"]) for batch in micro_batches)
         source_tokens = sum(int(batch["attention_mask"].sum()) for batch in micro_batches)
         counted: Any = accelerator.reduce(torch.tensor([target_tokens, source_tokens], device=device), "sum")
         counts = counted.tolist()

@@ -15,7 +15,7 @@ from vanilla_transformer.training.directions import directions_of
 from vanilla_transformer.training.finetuning import load_rows, unknown_classes, with_class_numbers
 from vanilla_transformer.training.labelled_task import LabelledTask
 from vanilla_transformer.training.objectives import NoiseArguments, make_noise
-from vanilla_transformer.training.prediction import TASK_OF_CLASS, labelling_of
+from vanilla_transformer.training.prediction import labelling_of, task_name
 from vanilla_transformer.training.task import Task
 from vanilla_transformer.training.translation import TranslationTask
 
@@ -31,7 +31,7 @@ def own_task(model: PreTrainedModel, tokenizer: Any, flags: dict[str, Any], file
     Raises:
         ValueError: the flags do not tell what the model was trained for; or as the readers of the task's data.
     """
-    kind = task_name(model, flags)
+    kind = task_name(type(model), flags)
     if kind is None:
         raise ValueError("training.yaml does not tell what the model was trained for, nor with which noise")
     known = flags | {"train_file": files, "test_file": files, "validation_file": [], "dataset_name": None}
@@ -54,25 +54,6 @@ def own_task(model: PreTrainedModel, tokenizer: Any, flags: dict[str, Any], file
     name = ", ".join(Path(file).name for file in files)
     rows = with_class_numbers(labelling, rows, name, what.unknown_labels == "refuse")
     return LabelledTask(labelling, {"train": rows, "test": rows}, data, model, run, unknown)
-
-
-def task_name(model: PreTrainedModel, flags: dict[str, Any]) -> str | None:
-    """What a model does: one of `finetune`'s tasks, or "denoising"; None if it writes texts and nothing tells which.
-
-    Args:
-        flags: of the run, as in training.yaml, also of runs older than the flag `task`; empty if they are not known.
-
-    Raises:
-        ValueError: it is no model for a task.
-    """
-    kind = TASK_OF_CLASS.get(type(model))
-    if kind is None:
-        raise ValueError(f"{type(model).__name__} has no task; give a model that was trained for one")
-    if kind != "translation":
-        return kind
-    if "mask_share" in flags:
-        return "denoising"
-    return flags.get("task") or ("translation" if flags.get("source_lang") else None)
 
 
 def _filled(part: type[Any], flags: dict[str, Any]) -> Any:

@@ -37,11 +37,29 @@ TASK_OF_CLASS = {
 }
 
 
+def task_name(kind: type[Any], flags: dict[str, Any]) -> str | None:
+    """What a model does: one of `finetune`'s tasks, or "denoising"; None if it writes texts and nothing tells which.
+
+    Args:
+        kind: its class.
+        flags: of the run, as in training.yaml, also of runs older than the flag `task`; empty if they are not known.
+
+    Raises:
+        ValueError: it is no model for a task.
+    """
+    if kind not in TASK_OF_CLASS:
+        raise ValueError(f"{kind.__name__} has no task; give a model that was trained for one")
+    if kind is not VanillaTransformerForConditionalGeneration:
+        return TASK_OF_CLASS[kind]
+    if "mask_share" in flags:
+        return "denoising"
+    return flags.get("task") or ("translation" if flags.get("source_lang") else None)
+
+
 def task_of(model: str) -> tuple[str, type[Any], dict[str, Any]]:
     """(task, class, the flags of its training) of a saved model; no flags if they are not beside it.
 
-    The task of a model that writes text is what its flags say, or "denoising" if it was pretrained only; without flags
-    "translation".
+    See `task_name`; a model that writes texts, and of which nothing more is known, is taken for a translator.
 
     Raises:
         ValueError: it is no model of ours, or has no head.
@@ -56,10 +74,7 @@ def task_of(model: str) -> tuple[str, type[Any], dict[str, Any]]:
     told = yaml.safe_load(description.read_text(encoding="utf-8")) if description.is_file() else None
     flags = told.get("flags") if isinstance(told, dict) else None
     flags = flags if isinstance(flags, dict) else {}
-    task = TASK_OF_CLASS[found]
-    if task == "translation":
-        task = flags.get("task") or ("denoising" if "mask_share" in flags else task)
-    return task, found, flags
+    return task_name(found, flags) or TASK_OF_CLASS[found], found, flags
 
 
 def labelling_of(model: PreTrainedModel, tokenizer: Any) -> Labelling:

@@ -19,8 +19,7 @@ from vanilla_transformer.training.attention_pictures import draw_png
 from vanilla_transformer.training.dialogue import SPEAKERS
 from vanilla_transformer.training.explanation import attention_maps
 from vanilla_transformer.training.model_card import claims, model_card
-from vanilla_transformer.training.own_task import task_name
-from vanilla_transformer.training.prediction import labelling_of, task_of
+from vanilla_transformer.training.prediction import labelling_of, task_name, task_of
 from vanilla_transformer.training.remeasuring import OfLabels, OfTexts
 from vanilla_transformer.training.rescoring import device
 from vanilla_transformer.training.starting_model import load_from
@@ -142,7 +141,7 @@ class Publication:
 
     def _as_read(self, text: str) -> str:
         """With the tag or the mark that the model wants in front, if it has none."""
-        task = task_name(self.model, self.flags)
+        task = task_name(type(self.model), self.flags)
         if task == "dialogue":
             return text if text.startswith(SPEAKERS) else f"{SPEAKERS[0]} {text}"
         if task == "translation" and (self.flags.get("target_tag") or self.flags.get("train_languages")):

@@ -81,7 +81,11 @@ class RunFolder:
         if resume:
             if self.newest_checkpoint() is None:
                 raise ValueError(f"output_dir {path} holds no checkpoint to resume from; leave out --resume to begin")
-            self._check_flags(yaml.safe_load(description.read_text())["flags"], flags, override)
+            # A run of an older version had not all the flags: it was as if their defaults had been given, but for texts that
+            # are too long, which it left out.
+            defaults = {key: value for part in arguments for key, value in asdict(type(part)()).items()}
+            old = defaults | {"documents": "as-is"} | yaml.safe_load(description.read_text())["flags"]
+            self._check_flags(old, flags, override)
         else:
             ours = [name for name in _OUR_NAMES if (self.path / name).exists()]
             if ours:
@@ -95,11 +99,7 @@ class RunFolder:
     def _check_flags(self, old: dict[str, Any], new: dict[str, Any], override: bool) -> None:
         # A straight line to 0 at max_steps is another line with other max_steps.
         free = _FREE_ON_RESUME - {"max_steps"} if new.get("schedule") == "linear" else _FREE_ON_RESUME
-        changed = {
-            key: (old.get(key), value)
-            for key, value in new.items()
-            if key not in free and old.get(key) != value
-        }
+        changed = {key: (old.get(key), value) for key, value in new.items() if key not in free and old.get(key) != value}
         lines = ", ".join(f"{key}: {before} -> {after}" for key, (before, after) in changed.items())
         if changed and not override:
             raise ValueError(f"--resume with other flags than before ({lines}); give the same, or --override to accept")

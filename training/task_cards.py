@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from vanilla_transformer.training.directions import Direction
-from vanilla_transformer.training.own_task import task_name
+from vanilla_transformer.training.prediction import task_name
 
 _CLASSES_SHOWN = 20
 # The Hub has none for parsers, and none for models that restore whole texts.
@@ -40,7 +40,7 @@ class TaskCard:
 
 def task_card(model: PreTrainedModel, flags: dict[str, Any]) -> TaskCard:
     """The card of a model whose run had these flags; none if they are not known."""
-    task = task_name(model, flags)
+    task = task_name(type(model), flags)
     config: Any = model.config
     pipeline_tag = _PIPELINE_TAGS.get(task or "")
     return TaskCard(

@@ -24,7 +24,8 @@ from vanilla_transformer.modeling import Translator
 from vanilla_transformer.training import rescoring
 from vanilla_transformer.training.labelled_task import LabelledTask
 from vanilla_transformer.training.model_card import claims
-from vanilla_transformer.training.own_task import own_task, task_name
+from vanilla_transformer.training.own_task import own_task
+from vanilla_transformer.training.prediction import task_name
 from vanilla_transformer.training.remeasuring import OfLabels, OfTexts, Remeasurement
 from vanilla_transformer.training.score_names import shown_scores
 
@@ -131,7 +132,7 @@ class Verification:
     def _batch(self, ids: list[int]) -> dict[str, torch.Tensor]:
         """Of one text; for a parser, each of its tokens is a word."""
         batch = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
-        if task_name(self.model, self.flags) == "dependency-parsing":
+        if task_name(type(self.model), self.flags) == "dependency-parsing":
             batch["word_positions"] = torch.tensor([[len(ids) - 1, *range(len(ids) - 1)]])
         return batch
 

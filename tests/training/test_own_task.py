@@ -17,7 +17,8 @@ from vanilla_transformer.modeling import (
     VanillaTransformerModel,
 )
 from vanilla_transformer.training.noising import TokenDeletion
-from vanilla_transformer.training.own_task import own_task, task_name
+from vanilla_transformer.training.own_task import own_task
+from vanilla_transformer.training.prediction import task_name
 
 RUN: dict[str, Any] = {"max_tokens": 128, "seed": 3}
 
@@ -97,10 +98,10 @@ def test_whole_numbers_are_numbers_where_the_model_says_numbers(toy, tmp_path):
 
 def test_what_a_model_does(toy):
     writer, _ = model(toy)
-    assert task_name(writer, {}) is None
-    assert task_name(writer, {"task": "dialogue"}) == "dialogue"
-    assert task_name(writer, {"source_lang": "en"}) == "translation"
-    assert task_name(writer, {"mask_share": 0.3, "source_lang": "en"}) == "denoising"
-    assert task_name(model(toy, VanillaTransformerForDependencyParsing)[0], {}) == "dependency-parsing"
+    assert task_name(type(writer), {}) is None
+    assert task_name(type(writer), {"task": "dialogue"}) == "dialogue"
+    assert task_name(type(writer), {"source_lang": "en"}) == "translation"
+    assert task_name(type(writer), {"mask_share": 0.3, "source_lang": "en"}) == "denoising"
+    assert task_name(VanillaTransformerForDependencyParsing, {}) == "dependency-parsing"
     with pytest.raises(ValueError, match="VanillaTransformerModel has no task"):
-        task_name(model(toy, VanillaTransformerModel)[0], {})
+        task_name(VanillaTransformerModel, {})
