@@ -16,8 +16,8 @@ from vanilla_transformer.scripts import demo, demo_chapters, demo_reload
 from vanilla_transformer.scripts.command_line import parse_arguments
 from vanilla_transformer.scripts.demo import prepare_directory, summarise, write_marker
 from vanilla_transformer.scripts.demo_chapters import ChapterError, Story, ask_for_text, read_bleu, ten_of
-from vanilla_transformer.scripts.pretrain import NoiseArguments
 from vanilla_transformer.training.arguments import DataArguments, ModelArguments, RunArguments, TaskArguments
+from vanilla_transformer.training.objectives import NoiseArguments
 from vanilla_transformer.training.spoken_numbers import make_corpus
 
 
