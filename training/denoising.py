@@ -91,9 +91,6 @@ class DenoisingTask(Task):
         groups = [[file] for file in files] if apart and files else [files]
         parts = [self._encoded(group, split) for group in groups]
         encoded, dropped = join(parts)
-        # `join` adds up what was left out, but not what was cut.
-        cut, pieces = (sum(getattr(part, name) for _, part in parts) for name in ("cut", "pieces"))
-        dropped = replace(dropped, cut=cut, pieces=pieces)
         blocks = Blocks.of(encoded, [len(part) for part, _ in parts], self.limit if self.documents == "pack" else None)
         if self.documents == "pack":
             full = 100 * blocks.lengths.mean() / self.limit
