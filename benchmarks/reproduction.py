@@ -5,9 +5,9 @@
     python benchmarks/reproduction.py finetune runs/reproduction sst2 ...  # all tasks if none is named; two runs at a time
     python benchmarks/reproduction.py tables runs/reproduction             # prints them
 
-Both arms of a task have the same sizes, vocabulary, data, number of updates, batches and stopping; only where the weights come
-from differs, and the highest learning rate, which was chosen for each arm on the validation part with seed 1. A run that is
-complete is not made again; one that was broken off is made anew.
+Both arms of a task have the same sizes, vocabulary, data, number of updates, batches, rates and stopping; only where the weights
+come from differs, and in translation the length of the warm-up. The rates were not searched for each arm. A fine-tuning run that
+is complete is not made again; one that was broken off is made anew.
 """
 
 from __future__ import annotations

@@ -69,6 +69,11 @@ class Transfer:
                 f"head_only_steps={flags.head_only_steps}: this model has no head of its own, its output matrix is the embedding "
                 f"(share_embeddings); use layer_decay or freeze instead"
             )
+        if flags.head_rate != 1.0 and not self.levels[-1].parameters:
+            raise ValueError(
+                f"head_rate={flags.head_rate}: this model has no head of its own, its output matrix is the embedding; leave it "
+                f"out"
+            )
         for level in self.levels:
             for parameter in level.parameters:
                 parameter.requires_grad_(not level.frozen and parameter.requires_grad)

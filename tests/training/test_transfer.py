@@ -92,6 +92,7 @@ def test_rates_fall_from_the_head_downwards():
         ({"freeze": ["embedding"]}, "none", "freeze='embedding': this model has body, decoder, embeddings, encoder to freeze"),
         ({"freeze": ["body"]}, "all", "the output matrix is the embedding"),
         ({"head_only_steps": 5}, "all", "no head of its own"),
+        ({"head_rate": 5.0}, "all", "head_rate=5.0: this model has no head of its own"),
     ],
 )
 def test_what_cannot_be_is_refused(flags, share, said):
