@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from datasets import Dataset, disable_progress_bars
@@ -29,6 +29,7 @@ from transformers.utils import logging
 
 from vanilla_transformer.scripts.command_line import command, parse_arguments
 from vanilla_transformer.scripts.translate import Counts, Model, load_translator, one_line, written_whole
+from vanilla_transformer.training.arguments import TaskArguments
 from vanilla_transformer.training.conllu_files import block_of, with_tree
 from vanilla_transformer.training.corpus import iterate_texts, load_texts
 from vanilla_transformer.training.corpus_files import ROW_FORMATS, CorpusError, file_format, read_rows
@@ -47,15 +48,18 @@ from vanilla_transformer.training.starting_model import load_from
 class Rows:
     input: list[str] = field(metadata={"help": "files of rows, or of lines"})
     output: str = field(default="-", metadata={"help": "file to write, whole or not at all, or - for standard output"})
-    text_fields: list[str] = field(default_factory=list, metadata={"help": "the field of the text, or of both texts"})
-    label_field: str = field(default="label", metadata={"help": "the field of the label, where rows have one"})
-    token_field: str = field(default="tokens", metadata={"help": "the field of the words or characters"})
+    text_fields: list[str] = field(
+        default_factory=list,
+        metadata={"help": "the field of the text, or of both texts; as in training if not given (likewise below)"},
+    )
+    label_field: str = field(default="", metadata={"help": "the field of the label, where rows have one"})
+    token_field: str = field(default="", metadata={"help": "the field of the words or characters"})
     tag_field: str | None = field(default=None, metadata={"help": "the field of the tags, where rows have them"})
     unknown_labels: Literal["refuse", "wrong"] = field(
         default="refuse",
         metadata={"help": "a label that is none of the model's classes: an error, or always counted as wrong"},
     )
-    dialog_field: str = field(default="dialog", metadata={"help": "the field of the turns"})
+    dialog_field: str = field(default="", metadata={"help": "the field of the turns"})
     target_lang: str | None = field(default=None, metadata={"help": "translation: where the model knows several"})
     num_beams: int = field(default=4, metadata={"help": "translation and dialogue: width of the beam; 1 is greedy search"})
     max_tokens: int = field(default=4096, metadata={"help": "tokens in a batch, padding counted"})
@@ -64,6 +68,14 @@ class Rows:
         for name in ("num_beams", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+    def as_in_training(self, flags: dict[str, Any]) -> Rows:
+        """With the run's fields where none are named, and the usual ones where its flags do not tell."""
+        usual = TaskArguments()
+        return replace(self, **{
+            name: getattr(self, name) or flags.get(name) or getattr(usual, name)
+            for name in ("text_fields", "label_field", "token_field", "tag_field", "dialog_field")
+        })  # fmt: skip
 
 
 @command
@@ -75,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     task, kind, flags = task_of(model.model)
     if task == "denoising":
         raise ValueError(f"{model.model} was pretrained, and fills holes in texts; fine-tune it on a task first")
+    rows = rows.as_in_training(flags)
     if task in ("translation", "dialogue"):
         return write_texts(task, model, rows, flags)
     net = load_from(kind, model.model, "model").to(model.device or device())
@@ -142,10 +155,22 @@ def as_conllu(row: dict[str, Any]) -> str:
     return block_of(row["tokens"], row["head"], row["deprel"], row.get("upos")) + "\n\n"
 
 
+def tagged_language(flags: dict[str, Any]) -> str | None:
+    """The language whose tag stood before every source in training; None if there were no tags.
+
+    Raises:
+        ValueError: there were several, and none is named.
+    """
+    targets = sorted({direction.split("-")[-1] for direction in flags.get("train_languages") or []})
+    if len(targets) > 1:
+        raise ValueError(f"the model writes {', '.join(targets)}: say which with --target-lang")
+    return targets[0] if targets else flags.get("target_lang") if flags.get("target_tag") else None
+
+
 def write_texts(task: str, model: Model, rows: Rows, flags: dict[str, Any]) -> int:
     """Translations, or replies; one line for each row."""
     translator = load_translator(model)
-    target_lang = rows.target_lang or (flags.get("target_lang") if flags.get("target_tag") else None)
+    target_lang = rows.target_lang or tagged_language(flags)
     sources: Iterator[str]
     if task == "dialogue":
         limit = translator.model.config.max_position_embeddings

@@ -217,3 +217,28 @@ def test_what_a_line_cannot_hold_is_refused(learned, tmp_path, capsys):
         capsys, [*argv, str(tmp_path / "o.conll")]
     )
     assert predict.main([*argv, str(tmp_path / "o.jsonl")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "language"),
+    [
+        ({}, None),
+        ({"target_lang": "de"}, None),
+        ({"target_lang": "de", "target_tag": True}, "de"),
+        ({"train_languages": ["en-de", "fr-de"]}, "de"),
+    ],
+)
+def test_the_tag_of_training_stands_before_the_sources(flags, language):
+    assert predict.tagged_language(flags) == language
+
+
+def test_of_several_languages_one_must_be_named():
+    with pytest.raises(ValueError, match="the model writes de, ko: say which with --target-lang"):
+        predict.tagged_language({"train_languages": ["en-ko", "en-de"]})
+
+
+def test_fields_are_those_of_training_unless_others_are_named():
+    told = {"text_fields": ["hypothesis", "premise"], "label_field": "gold", "token_field": "words"}
+    found = predict.Rows(input=["x"], token_field="pieces").as_in_training(told)
+    assert (found.text_fields, found.label_field, found.token_field) == (["hypothesis", "premise"], "gold", "pieces")
+    assert (found.tag_field, found.dialog_field) == (None, "dialog")
