@@ -87,7 +87,8 @@ def pretrain(runs: Path) -> None:
         if not vocabulary.exists():
             command("train-tokenizer", "--train-file", f"{data}/text.txt", "--vocab-size", "10000", "--languages",
                     *languages.split("-"), "--output-dir", str(vocabulary))  # fmt: skip
-        if not output.exists():
+        if not any(row["step"] >= PRETRAINING_UPDATES for row in scores(output, "validation")):
+            rmtree(output, ignore_errors=True)
             command("pretrain", *PRETRAINING.split(), "--tokenizer", str(vocabulary), "--train-file", f"{data}/text.txt",
                     "--validation-file", f"{data}/held_out.txt", "--max-steps", str(PRETRAINING_UPDATES),
                     "--output-dir", str(output), processes=2)  # fmt: skip

@@ -1,7 +1,8 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped. Written whole or not at all; no pickles.
 
     output_dir/checkpoints/step-2000/
-        config.json, model.safetensors, tokenizer.json, ...   a model like any other: loads with from_pretrained
+        config.json, model.safetensors, tokenizer.json, ...   a model like any other: loads with from_pretrained (with
+                                                               low-rank changes not: what is published does)
         optimizer.safetensors                                  Adam's moments, by parameter name
         random_state_0.safetensors                             torch's generators of process 0, 1, ...: dropout goes on
         progress.json                                          updates, batches consumed, best score, seconds, ...
