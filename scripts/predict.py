@@ -3,15 +3,16 @@ r"""`vanilla-transformer predict`: what a model says about new data, in the form
     vanilla-transformer predict --model runs/sst2 --input reviews.jsonl --output labelled.jsonl
     vanilla-transformer predict --model runs/parser --input raw.conllu --output parsed.conllu
 
-    the model was trained for    reads                                      writes
-    sequence-classification      rows with text(s), or lines of text        JSON Lines: label, scores of all classes
-    token-classification         rows with tokens                           JSON Lines: tags; to a .conll: TOKEN tab TAG
-    dependency-parsing           CoNLL-U, or rows with tokens               CoNLL-U; to a .jsonl: head, deprel
-    dialogue                     rows with the turns so far                 a line each: the reply
-    translation                  lines, or rows with the source language    a line each
+    the model was trained for    reads                                  writes
+    sequence-classification      rows with text(s), or lines of text    JSON Lines: label, scores of all classes
+    token-classification         rows with tokens                       JSON Lines: tags; to a .conll: TOKEN tab TAG
+    dependency-parsing           CoNLL-U, or rows with tokens           CoNLL-U; to a .jsonl: head, deprel
+    dialogue                     rows with the turns so far             a line each: the reply
+    translation                  lines, or rows with the source         a line each
 
-A row in gives an answer out, in order, whatever the row holds. Rows that all have labels already are scored on the way, in per
-cent, on standard error.
+A row in gives an answer out, in order, whatever the row holds. In JSON Lines it keeps all its fields; only those with the names
+of the answer (`label`, `scores`, `tags`, `head`, `deprel`) are replaced. Rows that all have labels already are scored on the way,
+in per cent, on standard error.
 """
 
 from __future__ import annotations
@@ -97,14 +98,13 @@ def main(argv: list[str] | None = None) -> int:
     given, labels = labelled_rows(task, labelling, rows)
     answers = predict(net, labelling, given, max_tokens=rows.max_tokens)
     to_score: list[Any] = []
-    write = as_json
+    write, written_rows = as_json, as_given(rows.input, given)
     if task == "dependency-parsing" and not rows.output.endswith((".jsonl", ".json")):
-        write = as_conllu
+        write, written_rows = as_conllu, rows_of(given)
     if task == "token-classification" and rows.output.endswith(".conll"):
-        write = as_conll
+        write, written_rows = as_conll, rows_of(given)
     with written_whole(rows.output) as out:
-        shown = tqdm(zip(rows_of(given), answers, strict=True), total=len(given), unit=" rows", disable=None)
-        for row, answer in shown:
+        for row, answer in tqdm(zip(written_rows, answers, strict=True), total=len(given), unit=" rows", disable=None):
             out.write(write(labelling.written(answer, row)))
             if labels is not None:
                 to_score.append(answer)
@@ -137,9 +137,16 @@ def labelled_rows(task: str, labelling: Labelling, rows: Rows) -> tuple[Dataset,
     return given, labels
 
 
+def as_given(files: list[str], read: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows with all fields that they have in the files; as they were `read`, if the files are not of rows."""
+    if all(file_format(file) in ROW_FORMATS for file in files):
+        return (row for file in files for _, row in read_rows(file))
+    return rows_of(read)
+
+
 def as_json(row: dict[str, Any]) -> str:
     row = {name: value for name, value in row.items() if name != "conllu"}
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return json.dumps(row, ensure_ascii=False, default=str) + "\n"  # str: a table's dates and the like
 
 
 def as_conll(row: dict[str, Any]) -> str:
@@ -167,13 +174,18 @@ def tagged_language(flags: dict[str, Any]) -> str | None:
     return targets[0] if targets else flags.get("target_lang") if flags.get("target_tag") else None
 
 
+def history_limit(flags: dict[str, Any], positions: int) -> int:
+    """Tokens of a history, at most: as many as the run has cut its own to, since longer ones were never learned."""
+    return flags.get("max_source_length") or min(positions, flags.get("max_tokens", 2 * positions) // 2)
+
+
 def write_texts(task: str, model: Model, rows: Rows, flags: dict[str, Any]) -> int:
     """Translations, or replies; one line for each row."""
     translator = load_translator(model)
     target_lang = rows.target_lang or tagged_language(flags)
     sources: Iterator[str]
     if task == "dialogue":
-        limit = translator.model.config.max_position_embeddings
+        limit = history_limit(flags, translator.model.config.max_position_embeddings)
         dialogs: Any = load_dialogues(rows.input, dialog_field=rows.dialog_field)
         sources = (history(row["dialog"], translator.tokenizer, limit).text for row in rows_of(dialogs))
     else:

@@ -20,41 +20,48 @@ from sacrebleu.metrics.chrf import CHRF
 _TEXT = Value("string")
 
 
-class _SacrebleuMetric(Metric):
-    """`compute(predictions=, references=)` over one of sacreBLEU's scorers.
+class OfflineMetric(Metric):
+    """`compute(predictions=, references=)` -> scores by name. ValueError if there is nothing to score, or the lengths differ."""
 
-    predictions is a list of texts; references a list with one text for each, or with a list of texts for each, equally
-    many. The result is `{"score": float, "signature": str}`. ValueError if the two lists differ in length (with both
-    lengths), or are empty.
-    """
-
-    scorer: BLEU | CHRF
     description: str
-    citation: str
+    citation: str = ""
+    inputs: str = "predictions and references: equally many"
 
     def __init__(self, **kwargs):
         # In memory: otherwise every call writes a file into the cache, under a lock.
         super().__init__(keep_in_memory=True, **kwargs)
 
+    def rows(self) -> Features | list[Features]:
+        """A row's prediction and reference, by type; a list where several types will do."""
+        raise NotImplementedError
+
     def _info(self) -> MetricInfo:
         return MetricInfo(
-            description=self.description,
-            citation=self.citation,
-            inputs_description="predictions: texts; references: for each a text, or a list of texts",
-            features=[
-                Features({"predictions": _TEXT, "references": _TEXT}),
-                Features({"predictions": _TEXT, "references": ListOf(_TEXT)}),
-            ],
+            description=self.description, citation=self.citation, inputs_description=self.inputs, features=self.rows()
         )
 
     def compute(self, *, predictions=None, references=None, **kwargs) -> dict:
-        """Score lists of texts, or what `add_batch` has collected."""
+        """Score lists, or what `add_batch` has collected."""
         if predictions is not None and not len(predictions):
             raise ValueError("no predictions to score")
         # Not super(): evaluate copies this function into every instance, without what super() needs.
         result = Metric.compute(self, predictions=predictions, references=references, **kwargs)
         assert result is not None  # it would be in other processes, which a metric in memory does not have
         return result
+
+
+class _SacrebleuMetric(OfflineMetric):
+    """By one of sacreBLEU's scorers: `{"score": float, "signature": str}`.
+
+    predictions is a list of texts; references a list with one text for each, or with a list of texts for each, equally
+    many. ValueError if the two lists differ in length (with both lengths), or are empty.
+    """
+
+    scorer: BLEU | CHRF
+    inputs = "predictions: texts; references: for each a text, or a list of texts"
+
+    def rows(self) -> list[Features]:
+        return [Features({"predictions": _TEXT, "references": of}) for of in (_TEXT, ListOf(_TEXT))]
 
     def _compute(self, predictions: Sequence[str], references: Sequence[str] | Sequence[Sequence[str]]) -> dict:
         lists = [[reference] if isinstance(reference, str) else list(reference) for reference in references]

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 import yaml
 from datasets import Dataset
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from transformers import PreTrainedModel
 
 from vanilla_transformer.modeling import (
@@ -70,11 +72,28 @@ def task_of(model: str) -> tuple[str, type[Any], dict[str, Any]]:
     if found is None:
         what = ", ".join(named) or "model without a named class"
         raise ValueError(f"{model} is a {what}, which has no task; fine-tune it first")
-    description = Path(model) / "training.yaml"
-    told = yaml.safe_load(description.read_text(encoding="utf-8")) if description.is_file() else None
-    flags = told.get("flags") if isinstance(told, dict) else None
-    flags = flags if isinstance(flags, dict) else {}
+    flags = training_flags(model)
     return task_name(found, flags) or TASK_OF_CLASS[found], found, flags
+
+
+def training_flags(model: str) -> dict[str, Any]:
+    """The flags of the run that a model comes from, out of the training.yaml that lies beside it, also on the Hub; a checkpoint's
+    is its run's. Empty if there is none.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        of_checkpoint = folder.absolute().parent.name == "checkpoints"
+        description = (folder.absolute().parents[1] if of_checkpoint else folder) / "training.yaml"
+        if not description.is_file():
+            return {}
+    else:
+        try:
+            description = Path(hf_hub_download(model, "training.yaml"))
+        except EntryNotFoundError:  # also where the Hub cannot be reached and the cache does not hold it
+            return {}
+    told = yaml.safe_load(description.read_text(encoding="utf-8"))
+    flags = told.get("flags") if isinstance(told, dict) else None
+    return flags if isinstance(flags, dict) else {}
 
 
 def labelling_of(model: PreTrainedModel, tokenizer: Any) -> Labelling:

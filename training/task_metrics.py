@@ -16,43 +16,24 @@ from typing import Any, ClassVar
 import numpy as np
 from datasets import Features, Value
 from datasets import Sequence as ListOf
-from evaluate import Metric, MetricInfo
+from evaluate import Metric
 from scipy.stats import pearsonr, spearmanr
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB2, Entities
 from sklearn.metrics import f1_score
 
+from vanilla_transformer.training.metrics import OfflineMetric
+
 _LABEL = Value("string")  # numbers are compared by their digits
 _TAG = re.compile(r"O|[BIES](-.+)?", re.DOTALL)
 
 
-class _TaskMetric(Metric):
-    """`compute(predictions=, references=)` -> {name: score}. ValueError if there is nothing to score, or the lengths differ."""
-
+class _TaskMetric(OfflineMetric):
     value: ClassVar[Any] = _LABEL
     """one prediction, or one reference"""
-    description: ClassVar[str]
-    citation: ClassVar[str] = ""
 
-    def __init__(self, **kwargs):
-        super().__init__(keep_in_memory=True, **kwargs)
-
-    def _info(self) -> MetricInfo:
-        return MetricInfo(
-            description=self.description,
-            citation=self.citation,
-            inputs_description="predictions and references: equally many",
-            features=Features({"predictions": self.value, "references": self.value}),
-        )
-
-    def compute(self, *, predictions=None, references=None, **kwargs) -> dict:
-        """Score lists, or what `add_batch` has collected."""
-        if predictions is not None and not len(predictions):
-            raise ValueError("no predictions to score")
-        # Not super(): evaluate copies this function into every instance, without what super() needs.
-        result = Metric.compute(self, predictions=predictions, references=references, **kwargs)
-        assert result is not None  # it would be in other processes, which a metric in memory does not have
-        return result
+    def rows(self) -> Features:
+        return Features({"predictions": self.value, "references": self.value})
 
     def add_batch(self, *, predictions=None, references=None, **kwargs) -> None:
         """Collect lists, for `compute`."""

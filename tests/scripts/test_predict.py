@@ -76,6 +76,22 @@ def test_classes_of_rows_with_labels_are_scored(learned, labelled_toy, tmp_path,
     assert json.loads(capsys.readouterr().err.splitlines()[-1]) == {"accuracy": 100.0, "macro_f1": 100.0}
 
 
+def test_a_row_keeps_its_other_fields(learned, tmp_path):
+    first = write(tmp_path / "first.jsonl", {"id": 7, "tokens": ["the", "red", "cat"], "sentiment": "gold"})
+    second = tmp_path / "second.csv"
+    second.write_text('text,from\nthe tall tree,"a, b"\n', encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    for file in (first, str(second)):
+        argv = ["--model", learned("sequence-classification"), "--input", file, "--output", str(out)]
+        assert predict.main(argv) == 0
+        (made,) = rows(out)
+        made.pop("scores")
+        if file == first:
+            assert made == {"id": 7, "tokens": ["the", "red", "cat"], "sentiment": "gold", "label": "animal"}
+        else:
+            assert made == {"text": "the tall tree", "from": "a, b", "label": "thing"}
+
+
 def test_lines_and_texts_of_any_length_have_an_answer_each(learned, tmp_path, capsys):
     text = tmp_path / "lines.txt"
     text.write_text("the red cat\n\n" + "the old house " * 200 + "\nthe tall tree\n", encoding="utf-8")
@@ -217,6 +233,19 @@ def test_what_a_line_cannot_hold_is_refused(learned, tmp_path, capsys):
         capsys, [*argv, str(tmp_path / "o.conll")]
     )
     assert predict.main([*argv, str(tmp_path / "o.jsonl")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit"),
+    [
+        ({}, 1024),
+        ({"max_tokens": 1024}, 512),
+        ({"max_tokens": 9000}, 1024),
+        ({"max_tokens": 1024, "max_source_length": 100}, 100),
+    ],
+)
+def test_a_history_is_cut_as_in_training(flags, limit):
+    assert predict.history_limit(flags, 1024) == limit
 
 
 @pytest.mark.parametrize(

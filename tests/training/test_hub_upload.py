@@ -15,6 +15,7 @@ from huggingface_hub.utils import HfHubHTTPError
 
 from vanilla_transformer.training import hub_upload
 from vanilla_transformer.training.hub_upload import Upload, check_branch, check_repo_id, hub_token
+from vanilla_transformer.training.prediction import training_flags
 
 # huggingface_hub itself uploads large files in a way that its HTTP client discourages.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -70,6 +71,18 @@ def test_everything_arrives_as_one_commit_and_the_card_is_pinned_to_it(hub, fold
     assert pinned == arrived and not repository.private
     assert folder.joinpath("model.safetensors").read_bytes() in hub.large.values()  # by the road for large files
     assert folder.joinpath("config.json").read_bytes() not in hub.large.values()
+
+
+def test_the_flags_of_its_training_are_had_of_a_published_model(hub, folder, tmp_path, monkeypatch):
+    upload().push(folder)
+    where = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace("https://huggingface.co", hub.endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", where)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    assert training_flags("ada/model") == {}
+    (folder / "training.yaml").write_text("flags: {task: dialogue}\n", encoding="utf-8")
+    upload().push(folder)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert training_flags("ada/model") == {"task": "dialogue"}
 
 
 def test_a_private_repository_a_branch_and_a_message(hub, folder):

@@ -68,7 +68,7 @@ def test_a_sentence_too_long_for_a_tree_is_named_by_its_row_in_all(finetuning):
 
 
 def test_what_a_folder_is(finetuning, tiny_folder_of):
-    run = finetuning("dependency-parsing", max_steps=1)
+    run = finetuning("dependency-parsing", max_steps=1, save_steps=1)
     run.run()
     name, kind, flags = task_of(str(run.folder.path))
     assert (name, kind.__name__, flags["task"]) == (
@@ -76,6 +76,8 @@ def test_what_a_folder_is(finetuning, tiny_folder_of):
         "VanillaTransformerForDependencyParsing",
         name,
     )
+    (checkpoint,) = run.folder.checkpoints.glob("step-*")
+    assert task_of(str(checkpoint)) == (name, kind, flags), "its run's"
     (run.folder.path / "training.yaml").unlink()
     assert task_of(str(run.folder.path)) == (name, kind, {})
     labelling = labelling_of(kind.from_pretrained(run.folder.path), run.tokenizer)
