@@ -26,14 +26,13 @@ from .heads import (
     VanillaTransformerHead,
 )
 from .modeling_vanilla_transformer import (
-    VanillaTransformerDecoder,
-    VanillaTransformerEncoder,
     VanillaTransformerEncoderModel,
     VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
-    VanillaTransformerPreTrainedModel,
 )
 from .pipeline_vanilla_transformer import TASK, VanillaTranslationPipeline
+from .pretrained_model import VanillaTransformerPreTrainedModel
+from .stacks import VanillaTransformerDecoder, VanillaTransformerEncoder
 from .translator import Translation, Translator
 
 AutoConfig.register(VanillaTransformerConfig.model_type, VanillaTransformerConfig, exist_ok=True)

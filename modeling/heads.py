@@ -34,11 +34,8 @@ from transformers.utils.generic import TransformersKwargs, can_return_tuple
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import dropout
 from .loss import IGNORED
-from .modeling_vanilla_transformer import (
-    VanillaTransformerEncoderModel,
-    VanillaTransformerModel,
-    VanillaTransformerPreTrainedModel,
-)
+from .modeling_vanilla_transformer import VanillaTransformerEncoderModel, VanillaTransformerModel
+from .pretrained_model import VanillaTransformerPreTrainedModel
 
 
 class Reading(NamedTuple):
