@@ -98,23 +98,28 @@ def finetune(runs: Path, names: list[str], seeds: tuple[int, ...] = SEEDS) -> No
     chosen = [one for one in COMPARISONS if not names or one.name in names]
     jobs = [(one, arm, seed) for one in chosen for seed in seeds for arm in ARMS]
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 2))) as pool:
-        list(pool.map(lambda job: train(runs, *job), jobs))
+        failed = [log for log in pool.map(lambda job: train(runs, *job), jobs) if log]
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(jobs)} runs failed: see {', '.join(map(str, failed))}")
 
 
-def train(runs: Path, one: Comparison, arm: str, seed: int) -> None:
+def train(runs: Path, one: Comparison, arm: str, seed: int) -> Path | None:
+    """The log, if the run failed."""
     output = runs / one.name / f"{arm}-{seed}"
     if scores(output, "test"):
-        return
+        return None
     rmtree(output, ignore_errors=True)
     start = {
         "scratch": ["--preset", "tiny", "--tokenizer", str(runs / f"vocabulary-{one.languages}"), *one.scratch.split()],
         "pretrained": ["--model", str(runs / f"pretrained-{one.languages}"), *one.pretrained.split()],
     }[arm]
-    command("finetune", "--config", one.recipe, *one.flags(runs), *start, "--seed", str(seed), "--output-dir", str(output),
-            log=runs / one.name / f"{arm}-{seed}.log")  # fmt: skip
+    log = runs / one.name / f"{arm}-{seed}.log"
+    flags = ["--config", one.recipe, *one.flags(runs), *start, "--seed", str(seed), "--output-dir", str(output)]
+    return None if command("finetune", *flags, log=log) else log
 
 
-def command(name: str, *flags: str, processes: int = 1, log: Path | None = None) -> None:
+def command(name: str, *flags: str, processes: int = 1, log: Path | None = None) -> bool:
+    """Whether it succeeded; without a log it must (CalledProcessError)."""
     module = f"vanilla_transformer.scripts.{name.replace('-', '_')}"
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
     line = [sys.executable, *launch, "-m", module, *flags]
@@ -122,11 +127,10 @@ def command(name: str, *flags: str, processes: int = 1, log: Path | None = None)
     print(" ".join(line), flush=True)
     if log is None:
         subprocess.run(line, check=True, env=environment)
-        return
+        return True
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
-        if subprocess.run(line, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode:
-            print(f"failed: see {log}", flush=True)
+        return subprocess.run(line, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode == 0
 
 
 def scores(output: Path, part: str) -> list[dict]:

@@ -3,7 +3,7 @@ r"""`vanilla-transformer evaluate-forgetting`: what fine-tuning has cost, in the
     vanilla-transformer evaluate-forgetting --before runs/general --after runs/domain --test-file general.jsonl
 
 `--before` is the model that was continued, `--after` what became of it; the file is of the old task. Where the new task has
-another head, the new body is scored with the old head.
+another head, or one of which the names of the classes do not tell that it is the same, the new body is scored with the old head.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     for name, value in found["before"].items():
         print(f"{name:<14}{value:>12}{found['after'][name]:>12}{found['difference'][name]:>+12}")
     if found["kept"]:
-        print(f"(of --before, because --after has none or another: {', '.join(found['kept'])})")
+        print(
+            f"(of --before, because --after has none, or one that may be of another task: {', '.join(found['kept'])})"
+        )
     return 0
 
 

@@ -17,14 +17,18 @@ out. So the same p leaves words more whole there: p = 0.1 makes Multi30k (10,000
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer, pre_tokenizers
 
-# How many pieces the remembered ways of cutting may have together: some tens of megabytes.
+# How many pieces the remembered ways of cutting may have together: some tens of megabytes. It is looked at between texts.
 _MOST_REMEMBERED = 1_000_000
+# Bytes of a word whose ways of cutting are remembered. A word of n bytes has up to n of them each time, of n pieces each: of
+# addresses, base64 or text without spaces, which hardly come twice, that would be a lot for nothing.
+_LONGEST_REMEMBERED = 100
 
 
 class BpeDropout:
@@ -106,6 +110,9 @@ class BpeDropout:
         draw = iter(draws.tolist())
         pieces: list[int] = []
         for cutting in words:
+            if len(cutting.pieces) > _LONGEST_REMEMBERED:
+                pieces += self._cut_long(cutting.pieces, draw)
+                continue
             while cutting.places:
                 left_out = next(draw)
                 if left_out >= len(cutting.places):
@@ -122,7 +129,10 @@ class BpeDropout:
             if word[0] in self._uncut:
                 found = _Cutting(word, [])
             else:
-                found = self._cutting(tuple(byte for piece in word for byte in self._byte_ids[piece]))
+                pieces = tuple(byte for piece in word for byte in self._byte_ids[piece])
+                if len(pieces) > _LONGEST_REMEMBERED:
+                    return _Cutting(pieces, [])  # for `_cut_long`, which finds the places
+                found = self._cutting(pieces)
             self._words[word] = found
             self._remembered += len(word)
         return found
@@ -144,6 +154,49 @@ class BpeDropout:
             found = self._cuttings[pieces] = _Cutting(pieces, [place for _, place in ranked])
             self._remembered += len(pieces)
         return found
+
+    def _cut_long(self, pieces: Sequence[int], draw: Iterator[int]) -> list[int]:
+        """The same merges as by `_merged`, with the same draws, and nothing is remembered: for n bytes O(n log n) steps, times
+        1 / (1 - p), and O(n) memory.
+        """
+        made = list(pieces)  # -1, the id of nothing: part of the piece to the left
+        before, after = list(range(-1, len(made) - 1)), list(range(1, len(made) + 1))
+
+        def merge_at(place: int) -> tuple[int, int] | None:
+            """(rank, merged) of the merge of the piece there and the next one."""
+            has_none = place < 0 or after[place] == len(made)
+            return None if has_none else self._merges.get((made[place], made[after[place]]))
+
+        # Of merges that became impossible the entries stay, and are passed over: a place never has the same merge again,
+        # because its pieces only grow.
+        queue = [(merge[0], place) for place in range(len(made)) if (merge := merge_at(place)) is not None]
+        possible = len(queue)
+        heapify(queue)
+        while possible:
+            left_out = next(draw)
+            if left_out >= possible:
+                break
+            passed: list[tuple[int, int]] = []
+            while True:
+                rank, place = heappop(queue)
+                merge = merge_at(place)
+                if merge is None or merge[0] != rank:
+                    continue
+                if len(passed) == left_out:
+                    break
+                passed.append((rank, place))
+            for entry in passed:
+                heappush(queue, entry)
+            right = after[place]
+            possible -= sum(merge_at(one) is not None for one in (before[place], place, right))
+            made[place], made[right], after[place] = merge[1], -1, after[right]
+            if after[place] < len(made):
+                before[after[place]] = place
+            for one in (before[place], place):
+                if (new := merge_at(one)) is not None:
+                    heappush(queue, (new[0], one))
+                    possible += 1
+        return [piece for piece in made if piece != -1]
 
     def _forget(self) -> None:
         self._words: dict[tuple[int, ...], _Cutting] = {}

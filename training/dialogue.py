@@ -36,7 +36,7 @@ from vanilla_transformer.training.translation import TranslationCorpus, Translat
 
 SPEAKERS = ("<speaker1>", "<speaker2>")
 # Part of the cache name: raise it when the same dialogues would give other histories than before.
-_VERSION = 2
+_VERSION = 3
 _FROM_HISTORY_TO_REPLY = Direction("history", "reply")
 
 
@@ -78,38 +78,44 @@ def history(turns: Sequence[str], tokenizer: Any, limit: int) -> History:
 
 
 def replies(dialogs: Dataset, tokenizer: Any, limit: int) -> Dataset:
-    """A row for every turn that follows another: `source`, `target`, and what the history lost (`left_out`, `cut`)."""
+    """A row for every turn that follows another: `source`, `target`, what the history lost (`left_out`, `cut`), and the `row` of
+    the dialogue, from 1.
+    """
 
-    def pairs(columns: dict[str, list[list[str]]]) -> dict[str, list[Any]]:
+    def pairs(columns: dict[str, list[list[str]]], indices: list[int]) -> dict[str, list[Any]]:
         found = [
-            (history(turns[:number], tokenizer, limit), turns[number])
-            for turns in columns["dialog"]
+            (history(turns[:number], tokenizer, limit), turns[number], index + 1)
+            for turns, index in zip(columns["dialog"], indices, strict=True)
             for number in range(1, len(turns))
         ]
         return {
-            "source": [before.text for before, _ in found],
-            "target": [reply for _, reply in found],
-            "left_out": [before.left_out for before, _ in found],
-            "cut": [before.cut for before, _ in found],
+            "source": [before.text for before, _, _ in found],
+            "target": [reply for _, reply, _ in found],
+            "left_out": [before.left_out for before, _, _ in found],
+            "cut": [before.cut for before, _, _ in found],
+            "row": [row for _, _, row in found],
         }
 
-    text = Value("string")
-    features = Features({"source": text, "target": text, "left_out": Value("int64"), "cut": Value("bool")})
+    text, number = Value("string"), Value("int64")
+    features = Features({"source": text, "target": text, "left_out": number, "cut": Value("bool"), "row": number})
     parts = (dialogs._fingerprint, tokenizer.fingerprint, limit, _VERSION)
     return dialogs.map(
-        pairs, batched=True, remove_columns=dialogs.column_names, features=features, desc="Histories",
+        pairs, batched=True, with_indices=True, remove_columns=dialogs.column_names, features=features, desc="Histories",
         new_fingerprint=hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest(),
     )  # fmt: skip
 
 
-def add_speakers(tokenizer: Any, model: PreTrainedModel) -> None:
-    """Marks that the tokenizer lacks become tokens, and the model gets embeddings for them."""
+def add_speakers(tokenizer: Any, model: Any) -> None:
+    """Marks that the tokenizer lacks become tokens, and the model gets embeddings for them, which have yet to learn: they are
+    named in `model.new_tokens`, for `Transfer`.
+    """
     missing = [mark for mark in SPEAKERS if mark not in tokenizer.get_vocab()]
     if missing:
         # The blank before a mark belongs to it; it would be a piece of its own otherwise.
         tokenizer.add_tokens([AddedToken(mark, lstrip=True, normalized=True) for mark in missing])
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         model.config.tokenizer_fingerprint = tokenizer.fingerprint
+        model.new_tokens = missing
 
 
 class DialogueTask(TranslationTask):
@@ -148,21 +154,31 @@ class DialogueTask(TranslationTask):
             files or None, dialog_field=self.dialog_field, dataset_name=name, dataset_config=data.dataset_config, split=part
         )
         pairs: Any = replies(dialogs, self.tokenizer, self.limits[0])
+        where = ", ".join(files) or name
         if not len(pairs):
-            raise CorpusError(f"{', '.join(files) or name}: no dialogue has a second turn, so there is no reply to learn")
-        encoded, dropped = encode_pairs(
-            pairs.select_columns(["source", "target"]),
-            self.tokenizer,
-            max_source_length=self.limits[0],
-            max_target_length=self.limits[1],
-        )
-        left_out, cut = (np.asarray(pairs[name]) for name in ("left_out", "cut"))
-        notes = []
+            raise CorpusError(f"{where}: no dialogue has a second turn, so there is no reply to learn")
+        try:
+            encoded, dropped = encode_pairs(
+                pairs.select_columns(["source", "target"]),
+                self.tokenizer,
+                max_source_length=self.limits[0],
+                max_target_length=self.limits[1],
+            )
+        except CorpusError as error:
+            raise CorpusError(f"{where}: {error}; these rows are replies, counted through all dialogues") from None
+        left_out, cut, row_of = (np.asarray(pairs[name]) for name in ("left_out", "cut", "row"))
+        notes = [f"these rows are replies, numbered as the {len(dialogs):,} dialogues they are from"]
         if left_out.any():
             notes.append(f"{(left_out > 0).sum():,} histories lost their oldest turns, {left_out.sum():,} in all")
         if cut.any():
             notes.append(f"{cut.sum():,} last turns lost their beginning")
-        dropped = replace(dropped, notes=(*dropped.notes, *notes))
+        dropped = replace(
+            dropped,
+            empty_rows=tuple(int(row_of[reply - 1]) for reply in dropped.empty_rows),
+            over_long_rows=tuple(int(row_of[reply - 1]) for reply in dropped.over_long_rows),
+            kept_rows=row_of[np.asarray(dropped.kept_rows) - 1],
+            notes=(*dropped.notes, *notes),
+        )
         recut = self._recut if part == "train" and self.bpe_dropout is not None else None
         examples = Examples(encoded, seed=self.run.seed, transform=recut)
         directions = [(_FROM_HISTORY_TO_REPLY, len(pairs))]

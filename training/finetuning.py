@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from datasets import Dataset
@@ -21,6 +20,7 @@ from vanilla_transformer.training.dialogue import DialogueTask
 from vanilla_transformer.training.labelled_rows import load_classification, load_parsing, load_tagging
 from vanilla_transformer.training.labelled_task import LabelledTask
 from vanilla_transformer.training.labelling import Labelling
+from vanilla_transformer.training.objectives import refuse_flags_of_others
 from vanilla_transformer.training.sequence_classification import SequenceClassification
 from vanilla_transformer.training.starting_model import starting_model
 from vanilla_transformer.training.task import Task
@@ -30,14 +30,19 @@ from vanilla_transformer.training.word_pieces import has_blanks
 
 # Flags that some tasks alone know; to the others they would say nothing.
 OWN_FLAGS = {
-    "translation": (),
-    "dialogue": ("dialog_field",),
-    "sequence-classification": ("text_fields", "label_field", "problem", "unknown_labels", "classifier_dropout"),
+    "translation": ("bpe_dropout",),
+    "dialogue": ("bpe_dropout", "dialog_field"),
+    "sequence-classification": (
+        *("bpe_dropout", "text_fields", "label_field", "problem", "unknown_labels", "classifier_dropout"),
+    ),
     "token-classification": ("token_field", "tag_field", "unknown_labels", "classifier_dropout"),
     "dependency-parsing": ("token_field", "unknown_labels", "arc_width", "relation_width", "biaffine_dropout"),
 }
 # Flags of texts that are written.
-TEXT_FLAGS = (*TRANSLATION_FLAGS, "max_target_length", "bpe_dropout", "streaming", "label_smoothing", "label_smoothing_kind")
+TEXT_FLAGS = (
+    *(*TRANSLATION_FLAGS, "max_target_length", "streaming", "label_smoothing", "label_smoothing_kind"),
+    *("eval_num_beams", "test_num_beams"),
+)
 
 
 def model_and_task(
@@ -48,7 +53,7 @@ def model_and_task(
     Raises:
         ValueError: a flag is not for this task; see `starting_model` and the readers of the task's data.
     """
-    refuse_flags_of_other_tasks(what, model, data)
+    refuse_flags_of_other_tasks(what, model, data, run)
     if what.task in ("translation", "dialogue"):
         made = starting_model(model, tokenizer, run.seed, run.attention)
         if what.task == "dialogue":
@@ -124,14 +129,11 @@ def is_regression(rows: Dataset) -> bool:
     return rows.features["label"].dtype == "float64"
 
 
-def refuse_flags_of_other_tasks(what: TaskArguments, model: ModelArguments, data: DataArguments) -> None:
+def refuse_flags_of_other_tasks(
+    what: TaskArguments, model: ModelArguments, data: DataArguments, run: RunArguments
+) -> None:
     """ValueError if a flag is given that the task does not look at."""
-    defaults = {f.name: f.default for part in (what, model) for f in fields(part)} | {"text_fields": []}
-    given = {name for part in (what, model) for name, value in vars(part).items() if value != defaults[name]}
-    for name in sorted(given - {*OWN_FLAGS[what.task]}):
-        if tasks := [task for task, names in OWN_FLAGS.items() if name in names]:
-            raise ValueError(f"{name} is for {' and '.join(tasks)}, and the task is {what.task}; leave it out")
-    if what.task not in ("translation", "dialogue"):
-        for name in TEXT_FLAGS:
-            if getattr(data, name, None) or getattr(model, name, None) is not None:
-                raise ValueError(f"{name} is for tasks whose output is text, and {what.task} has classes; leave it out")
+    refuse_flags_of_others(OWN_FLAGS, [what.task], [what, model, data], f"the task is {what.task}")
+    written = "tasks whose output is text"
+    chosen = [written] if what.task in ("translation", "dialogue") else []
+    refuse_flags_of_others({written: TEXT_FLAGS}, chosen, [model, data, run], f"{what.task} has classes")

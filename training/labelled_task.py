@@ -15,6 +15,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset, Features, Value
 from transformers import PreTrainedModel
 
+from vanilla_transformer.tokenization.bpe_dropout import BpeDropout
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.corpus_files import CorpusError
 from vanilla_transformer.training.encoding import DroppedRows, first_rows, pair_lengths
@@ -31,7 +32,8 @@ class LabelledTask(Task):
     """Encodes the rows of all parts, and scores what the model says about them.
 
     For training, empty and over-long rows are left out and counted. Where scores are measured, none is: a text longer than the
-    model's positions is read in windows, as `predict` reads it, and its loss is that of all of them.
+    model's positions is read in windows, as `predict` reads it, and its loss is that of all of them. With `bpe_dropout`, which is
+    for labels of whole texts only, training texts are cut into other pieces each time they are seen.
 
     Args:
         labelling: what is labelled, and how.
@@ -40,6 +42,7 @@ class LabelledTask(Task):
 
     Raises:
         CorpusError: no row of the training part is left, or a row of another one cannot be read in windows.
+        ValueError: max_source_length is more than fits.
     """
 
     def __init__(
@@ -58,13 +61,26 @@ class LabelledTask(Task):
         self.collator = labelling.collate
         # What the decoder reads is the same text once more.
         self.stacks = 2 if model.config.head_reads == "decoder" else 1
-        self.limit = length_limits(data, run, model)[0]
         self.positions = model.config.max_position_embeddings
+        self.limit = self._longest_text(data, model)
+        self.bpe_dropout = BpeDropout(labelling.tokenizer, data.bpe_dropout) if data.bpe_dropout else None
         self.train = self._training_corpus(rows["train"])
         self.validation, self.test = (
             self._scored_corpus(part, rows[part], (unknown or {}).get(part, {})) if part in rows else None
             for part in ("validation", "test")
         )
+
+    def _longest_text(self, data: DataArguments, model: PreTrainedModel) -> int:
+        """The most tokens of a text to train on: what fits into the model, and, as often as it is read, into a batch."""
+        if self.stacks == 2:
+            return length_limits(data, self.run, model)[0]
+        most = min(self.positions, self.run.max_tokens)
+        if data.max_source_length is not None and data.max_source_length > most:
+            raise ValueError(
+                f"max_source_length={data.max_source_length} is more than {most}, the less of max_position_embeddings="
+                f"{self.positions} and max_tokens={self.run.max_tokens}; raise these, or lower it"
+            )
+        return data.max_source_length or most
 
     def _training_corpus(self, rows: Dataset) -> Corpus:
         encoded = encode(rows, self.labelling, None)
@@ -84,7 +100,16 @@ class LabelledTask(Task):
         if not len(kept):
             raise CorpusError(f"no row of the training data is left: {dropped}")
         encoded = encoded if len(kept) == len(rows) else encoded.select(kept)
-        return Corpus(Examples(encoded, seed=self.run.seed), self._columns(lengths[kept]), dropped, rows)
+        examples = Examples(encoded, seed=self.run.seed, transform=self._recut if self.bpe_dropout else None)
+        return Corpus(examples, self._columns(lengths[kept]), dropped, rows)
+
+    def _recut(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """The text, or each of a pair, in other pieces; one that would become too long for the model keeps those it has."""
+        assert self.bpe_dropout is not None
+        ids = np.asarray(example["input_ids"])
+        ends = np.flatnonzero(ids == self.labelling.tokenizer.eos_token_id) + 1
+        cut = [piece for text in np.split(ids, ends)[:-1] for piece in self.bpe_dropout.recut(text.tolist(), rng)]
+        return example | {"input_ids": cut} if len(cut) <= self.positions else example
 
     def _scored_corpus(self, part: str, rows: Dataset, unknown: dict[str, int]) -> Corpus:
         try:

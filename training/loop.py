@@ -74,6 +74,10 @@ class Training:
         self.metric = run.best_metric if run.best_metric != "auto" else task.best_metric
         if self.metric not in task.metrics:
             raise ValueError(f"best_metric={self.metric} is nothing that this task measures; choose {' or '.join(task.metrics)}")
+        # Before there is a folder: what is refused here leaves none behind for the corrected flags to find.
+        flags = next((part for part in arguments if isinstance(part, TransferArguments)), TransferArguments())
+        add_adapters(model, flags, run.seed)
+        self.transfer = Transfer(model, flags)
         with accelerator.main_process_first():
             self.folder = RunFolder(
                 run.output_dir,
@@ -90,9 +94,6 @@ class Training:
         if run.gradient_checkpointing:
             # transformers 5.23 renamed it, and warns about the old name.
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-        flags = next((part for part in arguments if isinstance(part, TransferArguments)), TransferArguments())
-        add_adapters(model, flags, run.seed)
-        self.transfer = Transfer(model, flags)
         kind = torch.optim.AdamW if run.weight_decay else torch.optim.Adam
         optimizer = kind(
             self.transfer.parameter_groups(),

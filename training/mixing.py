@@ -20,9 +20,11 @@ from datasets import concatenate_datasets
 
 from vanilla_transformer.training.encoding import DroppedRows
 
-# The error allowed in a weight, and the most that the most frequent corpus may be repeated in an epoch to come so close.
+# The error allowed in a weight, beside the least. Rounding to whole numbers errs by half a copy, so that ten of the rarest corpus
+# are always enough.
 _CLOSE = 0.05
-_MOST_REPEATS = 1000
+_MOST_OF_THE_RAREST = 10
+_MOST_UNEQUAL = 1000
 _SHOWN_ROWS = 5  # as in a single corpus
 
 
@@ -46,16 +48,16 @@ def repeats(weights: Sequence[float]) -> list[int]:
         ValueError: the weights lie so far apart that the rarest corpus would be seen once in 1,000 times.
     """
     wanted = np.asarray(weights, dtype=float) / min(weights)
-    if wanted.max() > _MOST_REPEATS:
+    if wanted.max() > _MOST_UNEQUAL:
         raise ValueError(
-            f"weights {', '.join(f'{w:g}' for w in weights)}: the greatest is more than {_MOST_REPEATS} times the least; "
-            f"give weights nearer to each other"
+            f"weights {', '.join(f'{w:g}' for w in weights)}: the greatest is more than {_MOST_UNEQUAL} times the least; "
+            f"give train_weights nearer to each other, or a lower sampling_temperature"
         )
-    for scale in range(1, max(2, int(_MOST_REPEATS / wanted.max()) + 1)):
-        found = np.maximum(1, np.rint(wanted * scale))
+    for scale in range(1, _MOST_OF_THE_RAREST + 1):
+        found = np.rint(wanted * scale)
         if (np.abs(found / (wanted * scale) - 1) <= _CLOSE).all():
             return found.astype(int).tolist()
-    return found.astype(int).tolist()
+    raise AssertionError(f"weights {weights} are not finite numbers greater than 0")
 
 
 def mixed_rows(corpus_of_row: np.ndarray, weights: Sequence[float]) -> np.ndarray:

@@ -10,8 +10,8 @@ The noises themselves: `noising.py`, `reordering.py`, `span_corruption.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,13 +22,20 @@ from vanilla_transformer.training.noising import Noise, Starts, TextInfilling, T
 from vanilla_transformer.training.reordering import DocumentRotation, SentencePermutation
 from vanilla_transformer.training.span_corruption import SpanCorruption, sentinels
 
-OBJECTIVES = (
-    "text-infilling",
-    "token-masking",
-    "token-deletion",
-    "sentence-permutation",
-    "document-rotation",
-    "span-corruption",
+# The objectives, and the flags that each of them alone knows; to the others they would say nothing.
+OWN_FLAGS: dict[str, tuple[str, ...]] = {
+    "text-infilling": ("mask_share", "poisson_lambda"),
+    "token-masking": ("token_masking_share",),
+    "token-deletion": ("token_deletion_share",),
+    "sentence-permutation": (),
+    "document-rotation": (),
+    "span-corruption": ("span_corruption_share", "mean_span"),
+}
+OBJECTIVES = tuple(OWN_FLAGS)
+# Flags that pretraining shares its dataclasses with, and has no use for.
+FINETUNING_FLAGS = (
+    *("source_lang", "target_lang", "target_tag", "validation_languages", "test_languages"),
+    *("eval_num_beams", "test_num_beams"),
 )
 
 
@@ -90,17 +97,40 @@ class NoiseArguments:
                     f"objective span-corruption asks for its spans and not for the whole text, so it cannot be applied together "
                     f"with {others}; draw one of them for each text with --mix"
                 )
+        chosen = list(dict.fromkeys(sum(chains, [])))
+        refuse_flags_of_others(OWN_FLAGS, chosen, [self], f"the objective is {' and '.join(chosen)}")
 
     @classmethod
     def of_run(cls, flags: dict[str, Any]) -> NoiseArguments:
         """As a run's training.yaml tells them. ValueError if it tells of no noise.
 
-        A run older than the objectives had text infilling, and left out what was too long.
+        A run older than the objectives had text infilling, and left out what was too long. One that was given numbers of
+        objectives that it had not made nothing of them.
         """
         if not {"mask_share", "poisson_lambda"} <= flags.keys():
             raise ValueError("training.yaml does not tell the noise of the pretraining (mask_share, poisson_lambda)")
-        known: dict[str, Any] = {"documents": "as-is"} | flags
-        return cls(**{f.name: known[f.name] for f in fields(cls) if f.name in known})
+        known: dict[str, Any] = {"documents": "as-is", "objective": ["text-infilling"]} | flags
+        chosen = [name for entry in known["objective"] for name in entry.split("+")]
+        unused = {name for objective, names in OWN_FLAGS.items() if objective not in chosen for name in names}
+        return cls(**{f.name: known[f.name] for f in fields(cls) if f.name in known and f.name not in unused})
+
+
+def refuse_flags_of_others(
+    own: Mapping[str, Sequence[str]], chosen: Collection[str], parts: Sequence[Any], said: str
+) -> None:
+    """ValueError if a flag that only others than the chosen know has not its default value.
+
+    Args:
+        own: of each that could be chosen, the names of its flags.
+        parts: dataclasses of flags.
+        said: what was chosen, in words.
+    """
+    for part in parts:
+        for f in fields(part):
+            default = f.default if f.default_factory is MISSING else f.default_factory()
+            owners = [owner for owner, names in own.items() if f.name in names]
+            if getattr(part, f.name) != default and owners and not set(owners) & set(chosen):
+                raise ValueError(f"{f.name} is for {' and '.join(owners)}, and {said}; leave it out")
 
 
 class InTurn(Noise):

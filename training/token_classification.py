@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from datasets import Features
+from datasets import Dataset, Features
+from seqeval.metrics.sequence_labeling import get_entities
 
 from vanilla_transformer.modeling import VanillaTransformerForTokenClassification
 from vanilla_transformer.training.class_names import NO_CLASS, ClassNames
 from vanilla_transformer.training.labelling import IDS, IGNORED, Example, Labelling, per_cent, texts_of
 from vanilla_transformer.training.task_metrics import EntityF1, TagAccuracy
 from vanilla_transformer.training.word_pieces import Window, WordPieces
+
+# Beside the numbers of a row's tags, where one of the part's is none of the classes.
+_AS_GIVEN = "tags_as_given"
 
 
 class TokenClassification(Labelling):
@@ -31,9 +35,9 @@ class TokenClassification(Labelling):
 
     def __init__(self, tokenizer: Any, pad_token_id: int, classes: ClassNames, characters: bool):
         super().__init__(tokenizer, pad_token_id)
-        self.classes = classes
+        self.classes = TagNames(classes.names)
         self.pieces = WordPieces(tokenizer, characters)
-        self.has_entities = all(name == "O" or name.startswith(("B-", "I-")) for name in classes.names)
+        self.has_entities = all(map(_is_iob, classes.names))
         self.metrics = ("f1", "precision", "recall", "tag_accuracy") if self.has_entities else ("tag_accuracy",)
         self.best_metric = self.metrics[0]
 
@@ -85,19 +89,41 @@ class TokenClassification(Labelling):
         return [tag for answer in answers for tag in answer]
 
     def measure(self, answers: Sequence[list[int]], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        given = {
-            "predictions": [[self._name(tag) for tag in answer] for answer in answers],
-            "references": [[self._name(tag) for tag in row["tags"]] for row in rows],
-        }
-        found = {"tag_accuracy": TagAccuracy().compute(**given)["accuracy"]}
+        predictions = [[self.classes.name(tag) for tag in answer] for answer in answers]
+        references = [[self.classes.name(tag) for tag in row["tags"]] for row in rows]
+        found = {"tag_accuracy": TagAccuracy().compute(predictions=predictions, references=references)["accuracy"]}
         if self.has_entities:
-            entities = EntityF1().compute(**given)
+            entities = EntityF1().compute(predictions=predictions, references=list(map(self._entity_tags, rows)))
             found |= {name: entities[name] for name in ("f1", "precision", "recall")}
         return per_cent(found)
 
-    def _name(self, tag: int) -> str:
-        """A tag that training has not is, where entities are scored, part of one that no model finds."""
-        return f"I-{NO_CLASS}" if tag == IGNORED and self.has_entities else self.classes.name(tag)
+    def _entity_tags(self, row: dict[str, Any]) -> list[str]:
+        """The names of a row's tags. An entity with a tag that training has not is, whole, of a kind that no model finds: less of
+        it might be what a model predicts.
+        """
+        given = row.get(_AS_GIVEN) or map(self.classes.name, row["tags"])
+        tags = [name if _is_iob(name) else f"B-{NO_CLASS}" for name in given]
+        for _, first, last in get_entities(tags):
+            if IGNORED in row["tags"][first : last + 1]:
+                tags[first : last + 1] = [f"B-{NO_CLASS}", *[f"I-{NO_CLASS}"] * (last - first)]
+        return tags
 
     def written(self, answer: list[int], row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "tags": [self.classes.names[tag] for tag in answer]}
+
+
+class TagNames(ClassNames):
+    """Of tags. Where one is none of the classes, `encode` keeps in a further column how all were written: B- and I- tell which of
+    them are one entity.
+    """
+
+    def encode(self, dataset: Dataset, column: str, part: str, refuse_unknown: bool = True) -> Dataset:
+        numbered = super().encode(dataset, column, part, refuse_unknown)
+        if not self.unknown(dataset, column):
+            return numbered
+        given: Any = [[self._given(dataset, column, tag) for tag in tags] for tags in dataset[column]]
+        return numbered.add_column(_AS_GIVEN, given)
+
+
+def _is_iob(tag: str) -> bool:
+    return tag == "O" or tag.startswith(("B-", "I-"))

@@ -40,11 +40,13 @@ class Transfer:
     """Which weights of a model learn, when and how fast.
 
     Args:
-        model: before it is wrapped; weights that never learn get `requires_grad=False` here.
+        model: before it is wrapped; weights that never learn get `requires_grad=False` here. Its attribute `new_tokens`, if it
+            has one, names tokens whose embeddings were drawn for this run.
         flags: what to freeze, and for how long.
 
     Raises:
-        ValueError: nothing is left to learn, or a part is named that the model has not.
+        ValueError: nothing is left to learn, new tokens would stay as they were drawn, or a part is named that the model has
+            not.
     """
 
     def __init__(self, model: PreTrainedModel, flags: TransferArguments):
@@ -77,6 +79,13 @@ class Transfer:
         for level in self.levels:
             for parameter in level.parameters:
                 parameter.requires_grad_(not level.frozen and parameter.requires_grad)
+        new_tokens = getattr(model, "new_tokens", [])
+        if new_tokens and not any(parameter.requires_grad for parameter in self.levels[0].parameters):
+            frozen = f"lora_rank={flags.lora_rank}" if flags.lora_rank else f"freeze={' '.join(flags.freeze)}"
+            raise ValueError(
+                f"{frozen} freezes the embeddings, and those of {' and '.join(new_tokens)}, which this model did not have, would "
+                f"never be learned; leave it out, or begin with a model that was trained with them"
+            )
         output: Any = model.get_output_embeddings()
         self.output_is_frozen = output is not None and not output.weight.requires_grad
 

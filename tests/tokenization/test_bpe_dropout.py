@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
+import tracemalloc
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,6 +93,32 @@ def test_the_same_generator_gives_the_same_ids_whatever_was_cut_before(tokenizer
     monkeypatch.setattr(bpe_dropout, "_MOST_REMEMBERED", 0)  # forgets everything before each text
     assert [fresh(text, seeded(1, epoch)) for epoch in range(10)] == expected
     assert fresh._remembered < 2000
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
+def test_a_long_word_is_cut_as_if_it_were_remembered_and_is_not(tokenizer, monkeypatch, p):
+    draw = random.Random(1)
+    words = ["".join(draw.choices([*WORDS, "e", "ee", "ß", "zq"], k=k)) for k in (1, 2, 3, 5, 8, 13, 21, 40) * 4]
+    texts = [*words, " ".join(words[:8]), "aaaaaaaa" * 20, "thethethe" * 30, f">>de<<{words[-1]} cat<BT>{words[-1]}"]
+    monkeypatch.setattr(bpe_dropout, "_LONGEST_REMEMBERED", 10_000)
+    remembering = BpeDropout(tokenizer, p)
+    expected = [remembering(text, seeded(n)) for n, text in enumerate(texts)]
+    for longest in (0, 7, 100):
+        monkeypatch.setattr(bpe_dropout, "_LONGEST_REMEMBERED", longest)
+        cut = BpeDropout(tokenizer, p)
+        assert [cut(text, seeded(n)) for n, text in enumerate(texts)] == expected
+        assert longest == 100 or cut._remembered < remembering._remembered / 4
+
+
+def test_a_word_of_thousands_of_letters_takes_little_memory(tokenizer):
+    text = "".join(random.Random(1).choices(WORDS, k=2000))
+    cut = BpeDropout(tokenizer, 0.1)
+    tracemalloc.start()
+    ids = cut(text, seeded(1))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(text) > 8000 and tokenizer.decode(ids[:-1]) == text
+    assert most < 500 * len(text), "more than in proportion to its letters"
 
 
 def merges_of(tokenizer: Any) -> dict[tuple[str, str], int]:

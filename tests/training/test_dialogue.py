@@ -80,9 +80,11 @@ def test_every_turn_but_the_first_is_a_reply_and_what_is_lost_is_counted(finetun
     run = finetuning("dialogue", train_file=[file], validation_file=[file])
     train = run.task.train
     assert str(train.dropped) == (
-        "kept 5 of 6 rows; dropped 1 empty (row 3); 1 histories lost their oldest turns, 1 in all; "
+        "kept 5 of 6 rows; dropped 1 empty (row 3); these rows are replies, numbered as the 5 dialogues they are from; "
+        "1 histories lost their oldest turns, 1 in all; "
         "1 last turns lost their beginning"
     )
+    assert [train.row(n) for n in range(5)] == [1, 1, 4, 4, 5]
     sources = list(train.texts["source"])
     assert sources[:3] == ["<speaker1> the cat", "<speaker2> the cat <speaker1> the dog", ""]
     assert sources[4:] == ["<speaker1> the dog", "<speaker1> the house"] and sources[3].startswith("<speaker1> ")
@@ -92,6 +94,20 @@ def test_every_turn_but_the_first_is_a_reply_and_what_is_lost_is_counted(finetun
         finetuning("dialogue", train_file=[write_rows({"dialog": ["alone"]})])
 
 
+def test_messages_name_rows_as_they_are_in_the_users_file(finetuning, write_rows):
+    long = " ".join(["the red cat"] * 15)
+    file = write_rows(
+        {"dialog": ["a", "b", "c"]}, {"dialog": ["a", long]}, {"dialog": ["a", "b", ""]}, {"dialog": ["a", "b"]}
+    )
+    train = finetuning("dialogue", train_file=[file], validation_file=[]).task.train
+    assert train.dropped.empty_rows == (3,) and train.dropped.over_long_rows == (2,)
+    assert [train.row(n) for n in range(4)] == [1, 1, 3, 4]
+    with pytest.raises(
+        CorpusError, match="rows.jsonl: no row of the corpus is left: .*; these rows are replies, counted through"
+    ):
+        finetuning("dialogue", "none", train_file=[write_rows({"dialog": ["a", ""]})])
+
+
 @pytest.mark.parametrize("flags, said", [
     ({"source_lang": "en"}, "source_lang is for translation; a dialogue is in one language"),
     ({"streaming": True}, "streaming cannot be had with dialogue"),
@@ -99,6 +115,25 @@ def test_every_turn_but_the_first_is_a_reply_and_what_is_lost_is_counted(finetun
 def test_flags_of_translation_are_refused(finetuning, flags, said):
     with pytest.raises(CorpusError, match=said):
         finetuning("dialogue", **flags)
+
+
+@pytest.mark.parametrize("flags, said", [
+    ({"lora_rank": 2}, "lora_rank=2 freezes the embeddings, and those of <speaker1> and <speaker2>, which this model did not"),
+    ({"freeze": ["embeddings"]}, "freeze=embeddings freezes .* begin with a model that was trained with them$"),
+    ({"freeze": ["encoder", "embeddings"], "share_embeddings": "none"}, "freeze=encoder embeddings freezes"),
+])  # fmt: skip
+def test_new_marks_must_learn(finetuning, flags, said):
+    if "lora_rank" in flags:
+        pytest.importorskip("peft")
+    with pytest.raises(ValueError, match=f"^{said}"):
+        finetuning("dialogue", **flags)
+
+
+def test_marks_that_a_model_was_trained_with_may_rest(finetuning):
+    first = finetuning("dialogue", "first", max_steps=1, freeze=["encoder"])
+    first.run()
+    rested = finetuning("dialogue", "second", model=str(first.folder.path), freeze=["embeddings"])
+    assert not rested.plain.get_input_embeddings().weight.requires_grad
 
 
 def test_bpe_dropout_cuts_the_training_texts_anew(finetuning):

@@ -96,8 +96,10 @@ def test_whole_numbers_are_hit_if_the_training_part_has_others(finetuning, write
     [
         ("token-classification", {"source_lang": "en"}, "source_lang is for tasks whose output is text, and token-class"),
         ("token-classification", {"max_target_length": 9}, "max_target_length is for tasks whose output is text"),
-        ("sequence-classification", {"bpe_dropout": 0.1}, "bpe_dropout is for tasks whose output is text"),
+        ("token-classification", {"bpe_dropout": 0.1}, "bpe_dropout is for translation and dialogue and sequence-class"),
         ("dependency-parsing", {"label_smoothing": 0.1}, "label_smoothing is for tasks whose output is text"),
+        ("token-classification", {"test_num_beams": 5}, "test_num_beams is for tasks whose output is text, and token-class"),
+        ("sequence-classification", {"eval_num_beams": 2}, "eval_num_beams is for tasks whose output is text"),
         ("token-classification", {"text_fields": ["x"]}, "text_fields is for sequence-classification, and the task is token"),
         ("sequence-classification", {"tag_field": "x"}, "tag_field is for token-classification, and the task is seq"),
         ("dialogue", {"token_field": "x"}, "token_field is for token-classification and dependency-parsing, and the task"),
@@ -110,6 +112,10 @@ def test_whole_numbers_are_hit_if_the_training_part_has_others(finetuning, write
 def test_flags_of_other_tasks_are_refused(finetuning, task, flags, said):
     with pytest.raises(ValueError, match=f"^{said}"):
         finetuning(task, **flags)
+
+
+def test_a_flag_of_other_tasks_with_its_default_value_says_nothing(finetuning):
+    finetuning("sequence-classification", test_num_beams=4, eval_num_beams=1, tag_field=None, source_lang=None)
 
 
 @pytest.mark.parametrize(

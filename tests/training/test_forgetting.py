@@ -10,6 +10,7 @@ from vanilla_transformer.modeling import VanillaTransformerForConditionalGenerat
 from vanilla_transformer.training.accelerator import make_accelerator
 from vanilla_transformer.training.arguments import RunArguments
 from vanilla_transformer.training.denoising import DenoisingTask
+from vanilla_transformer.training.evaluation import as_saved
 from vanilla_transformer.training.forgetting import forgetting, transplant
 from vanilla_transformer.training.objectives import NoiseArguments
 from vanilla_transformer.training.prediction import task_of
@@ -94,6 +95,40 @@ def test_a_head_for_the_same_classes_counts_as_well(finetuning, labelled_toy):
     found = compare(str(first.folder.path), str(second.folder.path), labelled_toy / "classification.jsonl")
     assert found["before"]["accuracy"] == 100 and found["after"]["accuracy"] == 0 == found["kept"].count("head")
     assert found["difference"]["accuracy"] == -100
+
+
+@pytest.mark.parametrize("labels", [(0, 1), (True, False), (0.5, 1.5), ("LABEL_0", "LABEL_1")], ids=str)
+def test_a_head_that_may_be_of_any_task_is_not_taken_for_the_old_one(finetuning, write_rows, labels):
+    phrases = ("the red cat", "the old house", "a green dog", "the tall tree")
+    rows = [{"text": text, "label": labels[n % 2]} for n, text in enumerate(phrases)]
+    other = [{"text": text, "label": labels[n // 2]} for n, text in enumerate(phrases)]
+    files = [write_rows(*part) for part in (rows, other)]
+    data = [{"train_file": [file], "validation_file": [file], "max_steps": 4} for file in files]
+    first = finetuning("sequence-classification", "first", **data[0])
+    first.run()
+    second = finetuning("sequence-classification", "second", model=str(first.folder.path), **data[1])
+    second.run()
+    found = compare(str(first.folder.path), str(second.folder.path), files[0])
+    assert found["kept"] == ["head"]
+    # By hand: the old head on the new body.
+    head = {name: value for name, value in first.plain.state_dict().items() if name.startswith("classification_head.")}
+    by_hand = {**second.plain.state_dict(), **head}
+    assert head and any(not torch.equal(value, second.plain.state_dict()[name]) for name, value in head.items())
+    second.plain.load_state_dict(by_hand)
+    second.task.validation = first.task.validation
+    with as_saved(second.plain):
+        scores = second.task.evaluate(second.accelerator, second.plain, second.task.validation, 1)
+    assert found["after"] == {name: scores[name] for name in found["after"]}
+
+
+def test_a_head_that_was_begun_anew_is_not_the_old_one(finetuning, labelled_toy):
+    first = finetuning("sequence-classification", "first", max_steps=1)
+    first.run()
+    folder = str(first.folder.path)
+    second = finetuning("sequence-classification", "second", model=folder, new_head=True, max_steps=1)
+    second.run()
+    found = compare(folder, str(second.folder.path), labelled_toy / "classification.jsonl")
+    assert found["kept"] == ["head"]
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,43 @@ def test_a_sentence_without_tokens_is_left_out_of_training_and_scored(finetuning
     assert len(answers) == 2 and answers[0] in ([], ([], []))
 
 
+@pytest.mark.parametrize("reads, most", [("encoder", 20), ("decoder", 10)])
+def test_a_text_may_be_as_long_as_a_batch_of_all_that_read_it(finetuning, write_rows, reads, most):
+    def long(length: int) -> dict[str, str]:
+        return {"text": " ".join(["cat"] * (length - 1)), "label": f"{length % 2}"}  # and </s>
+
+    file = [write_rows(*map(long, (4, most, most + 1)))]
+    data = {"train_file": file, "validation_file": [], "head_reads": reads, "max_steps": 2}
+    run = finetuning("sequence-classification", max_tokens=20, **data)
+    assert str(run.task.train.dropped) == f"kept 2 of 3 rows; dropped 1 longer than {most} text tokens (row 3)"
+    run.run()
+    shorter = finetuning("sequence-classification", "shorter", max_tokens=20, max_source_length=most - 1, **data)
+    assert shorter.task.train.dropped.over_long == 2
+    with pytest.raises(
+        ValueError, match=f"^max_source_length={most + 1} is more than {most}, the less of max_position_emb"
+    ):
+        finetuning("sequence-classification", "longer", max_tokens=20, max_source_length=most + 1, **data)
+    # The model's positions are a limit as well.
+    file = [write_rows(*map(long, (32, 31, 33)))]
+    run = finetuning("sequence-classification", "wide", max_tokens=600, **data | {"train_file": file})
+    assert run.task.train.dropped.over_long_rows == (3,)
+
+
+def test_bpe_dropout_cuts_training_texts_anew_both_of_a_pair(finetuning, write_rows):
+    given = {"text": "the red cat", "text_pair": "a tall house", "label": "x"}
+    file = write_rows(given, {**given, "label": "y"})
+    run = finetuning("sequence-classification", train_file=[file], validation_file=[file], bpe_dropout=0.5)
+    task, tokenizer = run.task, run.tokenizer
+    plain = task.train.examples.encoded[0]["input_ids"]
+    seen = [task.train.examples[(epoch, 0)]["input_ids"] for epoch in range(20)]
+    assert len({tuple(ids) for ids in seen}) > 10 and {ids.count(tokenizer.eos_token_id) for ids in seen} == {2}
+    assert {tokenizer.decode(ids) for ids in seen} == {tokenizer.decode(plain)}
+    assert seen == [task.train.examples[(epoch, 0)]["input_ids"] for epoch in range(20)], "by seed, epoch and row alone"
+    assert task.validation.examples[(0, 0)]["input_ids"] == plain
+    task.positions = len(plain)
+    assert {len(task.train.examples[(epoch, 0)]["input_ids"]) for epoch in range(20)} == {len(plain)}
+
+
 def test_nothing_left_to_train_on_is_refused(finetuning, write_rows):
     file = write_rows({"text": "", "label": "a"}, {"text": " ", "label": "b"})
     with pytest.raises(

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vanilla_transformer.tokenization import learn_vocabulary
 from vanilla_transformer.training.noising import TextInfilling, TokenDeletion
-from vanilla_transformer.training.objectives import OBJECTIVES, NoiseArguments, make_noise
+from vanilla_transformer.training.objectives import OBJECTIVES, NoiseArguments, OneOf, make_noise
 from vanilla_transformer.training.span_corruption import SpanCorruption
 
 TEXT = "One two three. Four five! Six seven eight? Nine ten."
@@ -83,12 +83,17 @@ def test_random_tokens_are_pieces_and_never_special(tokenizer):
 
 def test_the_numbers_reach_the_noises(tokenizer):
     given = NoiseArguments(
-        mask_share=0.4, poisson_lambda=2.0, token_deletion_share=0.1, span_corruption_share=0.2, mean_span=5.0
+        [*OBJECTIVES],
+        mix=[1] * len(OBJECTIVES),
+        mask_share=0.4,
+        poisson_lambda=2.0,
+        token_deletion_share=0.1,
+        span_corruption_share=0.2,
+        mean_span=5.0,
     )
-    made = {}
-    for name in OBJECTIVES:
-        given.objective = [name]
-        made[name] = make_noise(given, tokenizer)
+    noise = make_noise(given, tokenizer)
+    assert isinstance(noise, OneOf)
+    made = dict(zip(OBJECTIVES, noise.noises, strict=True))
     infilling, deletion, spans = made["text-infilling"], made["token-deletion"], made["span-corruption"]
     assert isinstance(infilling, TextInfilling) and (infilling.mask_share, infilling.poisson_lambda) == (0.4, 2.0)
     assert isinstance(deletion, TokenDeletion) and deletion.share == 0.1
@@ -115,11 +120,30 @@ def test_the_numbers_reach_the_noises(tokenizer):
             {"objective": ["text-infilling", "span-corruption+token-deletion"], "mix": [1, 1]},
             "together with token-deletion",
         ),
+        (
+            {"objective": ["span-corruption"], "mask_share": 0.5},
+            "^mask_share is for text-infilling, and the objective is span-corruption; leave it out$",
+        ),
+        (
+            {"token_masking_share": 0.2},
+            "^token_masking_share is for token-masking, and the objective is text-infilling",
+        ),
+        (
+            {"objective": ["token-deletion+token-masking", "text-infilling"], "mix": [1, 1], "mean_span": 2.0},
+            "^mean_span is for span-corruption, and the objective is token-deletion and token-masking and text-infilling",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(flags, message):
     with pytest.raises(ValueError, match=message):
         NoiseArguments(**flags)
+
+
+def test_a_flag_of_another_objective_with_its_default_value_says_nothing():
+    assert NoiseArguments(["span-corruption"], mask_share=0.3) == NoiseArguments(["span-corruption"])
+    NoiseArguments(
+        ["token-masking+token-deletion", "text-infilling"], mix=[1, 1], mask_share=0.5, token_deletion_share=0.1
+    )
 
 
 def test_a_tokenizer_that_lacks_something_is_refused_only_where_it_is_needed(tokenizer):
@@ -141,5 +165,7 @@ def test_the_noise_of_a_run_as_its_training_yaml_tells_it():
     assert NoiseArguments.of_run(old) == NoiseArguments(mask_share=0.35, poisson_lambda=3.5, documents="as-is")
     new = vars(NoiseArguments(["token-deletion"], documents="pack"))
     assert NoiseArguments.of_run(new) == NoiseArguments(["token-deletion"], documents="pack")
+    ignored = vars(NoiseArguments(["span-corruption"])) | {"mask_share": 0.5}  # older runs made nothing of it
+    assert NoiseArguments.of_run(ignored) == NoiseArguments(["span-corruption"])
     with pytest.raises(ValueError, match="does not tell the noise"):
         NoiseArguments.of_run({"max_steps": 7})

@@ -36,7 +36,7 @@ from vanilla_transformer.training.prediction import labelling_of
 from vanilla_transformer.training.publication import Publication
 
 TINY = "--d-model 16 --encoder-layers 1 --decoder-layers 1 --num-attention-heads 2 --d-ff 32 --max-tokens 128 --dropout 0"
-SHORT = "--max-steps 3 --eval-steps 3 --warmup-steps 2 --learning-rate 0.01 --save-steps 0 --test-num-beams 2"
+SHORT = "--max-steps 3 --eval-steps 3 --warmup-steps 2 --learning-rate 0.01 --save-steps 0"
 WORDS = "the red cat sleeps and a tall green bird sings".split()
 TAGS = ["O", "O", "B-PER", "O", "O", "B-PER", "I-PER", "I-PER", "I-PER", "O"]
 RELATIONS = "det amod nsubj conj cc det amod amod nsubj conj".split()
@@ -64,9 +64,9 @@ FLAGS = {
     "classifier": ("classes", "--task sequence-classification"),
     "tagger": ("tags", "--task token-classification --head-reads encoder"),
     "parser": ("trees", "--task dependency-parsing --head-reads encoder --arc-width 8 --relation-width 8"),
-    "dialogue": ("dialogues", "--task dialogue --best-metric bleu"),
+    "dialogue": ("dialogues", "--task dialogue --best-metric bleu --test-num-beams 2"),
     # What only training needs, too: the proof must do without it.
-    "directions": ("pairs", "--train-languages en-de de-en --sampling-temperature 5 --bpe-dropout 0.2"),
+    "directions": ("pairs", "--train-languages en-de de-en --sampling-temperature 5 --bpe-dropout 0.2 --test-num-beams 2"),
 }
 
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from vanilla_transformer.training.class_names import ClassNames
@@ -69,14 +70,49 @@ def test_entities_are_scored_where_the_tags_are_entities(tokenizer):
     rows, answers = [{"tags": [0, 1, 2, 0]}], [[0, 1, 2, 2]]
     scores = {"tag_accuracy": 75.0, "f1": 66.67, "precision": 100.0, "recall": 50.0}
     assert entities.measure(answers, rows) == scores
-    # A tag that training has not is never right, and an entity that is never found.
-    assert entities.measure(answers, [{"tags": [-100, -100, 2, 2]}]) == {
-        "tag_accuracy": 50.0, "f1": 0.0, "precision": 0.0, "recall": 0.0,
-    }  # fmt: skip
     plain = TokenClassification(tokenizer, 0, ClassNames(("ADJ", "NOUN", "O")), False)
     assert plain.metrics == ("tag_accuracy",) == (plain.best_metric,)
     assert plain.measure(answers, rows) == {"tag_accuracy": 75.0}
     assert plain.written([1, 0], {"tokens": ["a", "b"]}) == {"tokens": ["a", "b"], "tags": ["NOUN", "ADJ"]}
+
+
+PERSON = ClassNames(("B-PER", "O"))  # whose training part has names of one word only
+
+
+@pytest.mark.parametrize(
+    ("given", "predicted", "scores"),
+    [
+        # The name of two words, of which one is predicted, is not found: the one would be right.
+        (["B-PER", "I-PER", "O", "B-PER"], ["B-PER", "O", "O", "B-PER"], (75.0, 50.0, 50.0)),
+        (["O", "B-PER", "I-PER", "I-PER"], ["O", "B-PER", "O", "O"], (50.0, 0.0, 0.0)),
+        # Another entity that begins behind it is none of its business.
+        (["B-PER", "B-ORG", "I-ORG", "O"], ["B-PER", "O", "O", "O"], (50.0, 100.0, 50.0)),
+        (["B-PER", "I-ORG", "O", "O"], ["B-PER", "O", "O", "O"], (75.0, 100.0, 50.0)),
+        # Two that stand side by side are two, and one of two words is one.
+        (["B-ORG", "B-ORG", "O", "B-PER"], ["O", "O", "O", "B-PER"], (50.0, 100.0, 33.33)),
+        (["B-ORG", "I-ORG", "O", "B-PER"], ["O", "O", "O", "B-PER"], (50.0, 100.0, 50.0)),
+        (["B-ORG", "B-LOC", "I-LOC", "B-PER"], ["O", "O", "O", "B-PER"], (25.0, 100.0, 33.33)),
+        # What is no tag of an entity at all is one by itself.
+        (["X", "X", "O", "B-PER"], ["O", "O", "O", "B-PER"], (50.0, 100.0, 33.33)),
+        # Nothing is unknown.
+        (["B-PER", "B-PER", "O", "O"], ["B-PER", "O", "O", "O"], (75.0, 100.0, 50.0)),
+    ],
+)
+def test_an_entity_with_a_tag_that_training_has_not_is_never_found(tokenizer, given, predicted, scores):
+    labelling = TokenClassification(tokenizer, 0, PERSON, False)
+    rows = Dataset.from_dict({"tokens": [["a"] * len(given)], "tags": [given]})
+    numbered = labelling.classes.encode(rows, "tags", "test", refuse_unknown=False)
+    found = labelling.measure([[PERSON.label2id[name] for name in predicted]], list(numbered))
+    assert (found["tag_accuracy"], found["precision"], found["recall"]) == scores
+
+
+def test_an_entity_whose_first_tag_is_unknown_is_not_found_by_tags_that_begin_without_it(tokenizer):
+    labelling = TokenClassification(tokenizer, 0, ClassNames(("I-PER", "O")), False)
+    numbered = labelling.classes.encode(
+        Dataset.from_dict({"tags": [["B-PER", "I-PER", "O", "I-PER"]]}), "tags", "test", False
+    )
+    scores = {"tag_accuracy": 75.0, "f1": 50.0, "precision": 50.0, "recall": 50.0}
+    assert labelling.measure([[0, 0, 1, 0]], list(numbered)) == scores
 
 
 def test_characters_are_learned_and_the_saved_model_knows_that_they_are(finetuning, write_rows):

@@ -119,6 +119,13 @@ def test_numbers_out_of_range_are_refused(flags, said):
 UNTIED = {"share_embeddings": "none", "max_steps": 6, "warmup_steps": 1, "dropout": 0.1}
 
 
+def test_what_is_refused_leaves_no_folder(training, tmp_path):
+    for flags in ({"freeze": ["body"]}, {"head_rate": 5.0}, {"lora_rank": 2, "lora_targets": ["none"]}):
+        with pytest.raises(ValueError):
+            training("run", share_embeddings="all", **flags)
+        assert not (tmp_path / "run").exists(), flags
+
+
 def test_a_run_changes_only_what_may_learn(training):
     run = training(freeze=["body"], **UNTIED)
     before = {name: value.clone() for name, value in run.plain.state_dict().items()}
