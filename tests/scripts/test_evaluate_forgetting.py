@@ -50,6 +50,14 @@ def test_a_model_and_itself(folders, toy, capsys):
     assert json.loads(capsys.readouterr().out)["difference"] == {"loss": 0.0}
 
 
+def test_a_head_that_stayed_is_told(folders, labelled_toy, capsys):
+    file = f"{labelled_toy}/classification.jsonl"
+    capsys.readouterr()
+    argv = ["--before", folders["after"], "--after", folders["before"], "--test-file", file]
+    assert evaluate_forgetting.main(argv) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("that may be of another task: head)")
+
+
 def test_what_cannot_be_compared_is_answered_by_one_line(folders, tiny_model_dir, toy, capsys):
     capsys.readouterr()
     argv = ["--before", folders["before"], "--test-file", f"{toy}/text.txt", "--after"]

@@ -55,6 +55,7 @@ def test_relations_are_those_to_the_heads_that_were_chosen(labelling):
         arcs[0, word, head] = 9.0
         relations[0, word, :, (relation + 1) % 3] = 1.0  # what another head would have
         relations[0, word, head, relation] = 2.0
+    arcs[0, 1, 1] = 10.0  # by itself zebra would have "the", its own dependent: a cycle
     (answer,) = labelling.answers(SimpleNamespace(arc_logits=arcs, relation_logits=relations), [example])
     assert answer == ([2, 3, 0], ["det", "nsubj", "root"])
     assert labelling.measure([answer], [ROW]) == {"las": 100.0, "uas": 100.0}

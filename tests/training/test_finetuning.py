@@ -91,6 +91,13 @@ def test_whole_numbers_are_hit_if_the_training_part_has_others(finetuning, write
     assert named.task.best_metric == "pearson"
 
 
+def test_a_text_that_shall_be_hit_is_refused_with_its_row(finetuning, write_rows):
+    train = write_rows({"text": "a", "label": 2.5}, {"text": "b", "label": 1.0})
+    validation = write_rows({"text": "a", "label": "high"})
+    with pytest.raises(ValueError, match=r"rows.jsonl:1: `label` is .*high.*, but regression needs numbers"):
+        finetuning("sequence-classification", train_file=[train], validation_file=[validation])
+
+
 @pytest.mark.parametrize(
     "task, flags, said",
     [

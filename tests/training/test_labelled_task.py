@@ -63,6 +63,17 @@ def test_scores_depend_neither_on_batches_nor_on_order(finetuning, labelled_toy,
 
 
 @pytest.mark.parametrize("task", LABELLED)
+def test_the_loss_of_a_part_is_the_mean_over_its_rows_tags_or_words(finetuning, task):
+    run = finetuning(task, max_tokens=64)
+    corpus = run.task.validation
+    examples = [corpus.examples[(0, n)] for n in range(len(corpus.examples))]
+    loss = judge(run)["loss"]
+    with torch.no_grad():
+        # All in one batch, which divides by its own labels.
+        assert loss == pytest.approx(run.plain.eval()(**run.task.collator(examples)).loss.item(), abs=2e-5)
+
+
+@pytest.mark.parametrize("task", LABELLED)
 def test_each_process_takes_its_share(finetuning, monkeypatch, task):
     """Two processes, played one after the other: what both find is what one alone finds."""
     run = finetuning(task, max_tokens=64)
@@ -175,6 +186,14 @@ def test_bpe_dropout_cuts_training_texts_anew_both_of_a_pair(finetuning, write_r
     assert task.validation.examples[(0, 0)]["input_ids"] == plain
     task.positions = len(plain)
     assert {len(task.train.examples[(epoch, 0)]["input_ids"]) for epoch in range(20)} == {len(plain)}
+
+
+def test_pieces_are_drawn_by_the_seed_of_the_run(finetuning):
+    def seen(folder: str, seed: int) -> list[list[int]]:
+        examples = finetuning("sequence-classification", folder, bpe_dropout=0.5, seed=seed).task.train.examples
+        return [examples[(0, n)]["input_ids"] for n in range(len(examples))]
+
+    assert seen("one", 3) == seen("same", 3) != seen("other", 4)
 
 
 def test_nothing_left_to_train_on_is_refused(finetuning, write_rows):

@@ -36,6 +36,14 @@ def test_answers_come_in_order_whatever_the_chunks_and_batches(finetuning):
         assert two == pytest.approx(one, abs=1e-6)
 
 
+def test_nothing_is_dropped_in_whatever_mode_the_model_is(finetuning):
+    run = finetuning("sequence-classification", dropout=0.5)
+    rows: Any = texts(run, "the red cat", "the old house")
+    run.plain.train()
+    first, second = ([answer.tolist() for answer in predict(run.plain, run.task.labelling, rows)] for _ in range(2))
+    assert first == second
+
+
 def test_rows_are_read_chunk_by_chunk_as_answers_are_taken(finetuning, monkeypatch):
     run = finetuning("sequence-classification", max_steps=1)
     labelling = run.task.labelling
