@@ -75,9 +75,9 @@ COMPARISONS = [
                f"{TRANSLATION} en --target-lang de --max-steps 2500", scratch=LONG, pretrained=SHORT,
                files=MULTI30K | {"train": "multi30k_2000.jsonl"}),
     Comparison("multi30k-29000", "en-de", "finetune_pretrained", "multi30k/en-de", "bleu",
-               f"{TRANSLATION} en --target-lang de --max-steps 2000", scratch=LONG, pretrained=SHORT, files=MULTI30K),
+               f"{TRANSLATION} en --target-lang de --max-steps 1500", scratch=LONG, pretrained=SHORT, files=MULTI30K),
     Comparison("libreoffice_help", "ko-en", "finetune_pretrained", "ko-en/libreoffice_help", "bleu",
-               f"{TRANSLATION} ko --target-lang en --max-steps 2000", scratch=LONG, pretrained=SHORT),
+               f"{TRANSLATION} ko --target-lang en --max-steps 1500", scratch=LONG, pretrained=SHORT),
 ]  # fmt: skip
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "check-data": "look at a corpus before training on it",
     "pretrain": "pretrain a model by denoising raw text",
     "finetune": "train a model on a task, from scratch or from a pretrained one",
+    "search-hyperparameters": "search for the flags of finetune that are best on a task",
     "back-translate": "make pairs of target-language text with a reverse model",
     "predict": "what a model says about new data, in the form of its task",
     "translate": "translate a file or standard input",

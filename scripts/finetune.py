@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 from vanilla_transformer.scripts.command_line import command, parse_arguments
+
+if TYPE_CHECKING:
+    from vanilla_transformer.training.loop import Training
+
+
+def prepare(arguments: list[Any]) -> Training:
+    """The run that these dataclasses of flags describe, in the order of `main`; `.run()` trains."""
+    from vanilla_transformer.training.accelerator import make_accelerator
+    from vanilla_transformer.training.finetuning import model_and_task
+    from vanilla_transformer.training.loop import Training
+    from vanilla_transformer.training.starting_model import load_tokenizer
+
+    what, model_arguments, data, _, run = arguments
+    accelerator = make_accelerator(run)
+    tokenizer = load_tokenizer(model_arguments)
+    model, task = model_and_task(what, model_arguments, data, run, tokenizer)
+    return Training(accelerator, model, tokenizer, task, run, arguments)
 
 
 @command
@@ -18,18 +36,14 @@ def main(argv: list[str] | None = None) -> int:
     )
 
     parts = (TaskArguments, ModelArguments, DataArguments, TransferArguments, RunArguments)
-    arguments = parse_arguments("finetune", __doc__ or "", *parts, argv=argv)
-    what, model_arguments, data, _, run = arguments
+    arguments = list(parse_arguments("finetune", __doc__ or "", *parts, argv=argv))
+    if arguments[-1].seeds == 1:
+        prepare(arguments).run()
+        return 0
 
-    from vanilla_transformer.training.accelerator import make_accelerator
-    from vanilla_transformer.training.finetuning import model_and_task
-    from vanilla_transformer.training.loop import Training
-    from vanilla_transformer.training.starting_model import load_tokenizer
+    from vanilla_transformer.training.repeated_seeds import repeat_with_seeds
 
-    accelerator = make_accelerator(run)
-    tokenizer = load_tokenizer(model_arguments)
-    model, task = model_and_task(what, model_arguments, data, run, tokenizer)
-    Training(accelerator, model, tokenizer, task, run, list(arguments)).run()
+    repeat_with_seeds(prepare, arguments)
     return 0
 
 

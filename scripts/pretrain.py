@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 from vanilla_transformer.scripts.command_line import command, parse_arguments
+
+if TYPE_CHECKING:
+    from vanilla_transformer.training.loop import Training
+
+
+def prepare(arguments: list[Any]) -> Training:
+    """The run that these dataclasses of flags describe, in the order of `main`; `.run()` trains."""
+    from vanilla_transformer.training.accelerator import make_accelerator
+    from vanilla_transformer.training.denoising import DenoisingTask
+    from vanilla_transformer.training.loop import Training
+    from vanilla_transformer.training.objectives import make_noise
+    from vanilla_transformer.training.starting_model import load_tokenizer, starting_model
+
+    noise_arguments, model_arguments, data_arguments, run = arguments
+    accelerator = make_accelerator(run)
+    tokenizer = load_tokenizer(model_arguments)
+    noise = make_noise(noise_arguments, tokenizer)
+    model = starting_model(model_arguments, tokenizer, run.seed, run.attention)
+    task = DenoisingTask(data_arguments, tokenizer, model, run, noise, noise_arguments.documents)
+    return Training(accelerator, model, tokenizer, task, run, arguments)
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     from vanilla_transformer.training.arguments import DataArguments, ModelArguments, RunArguments
-    from vanilla_transformer.training.objectives import NoiseArguments, make_noise
+    from vanilla_transformer.training.objectives import FINETUNING_FLAGS, NoiseArguments, refuse_flags_of_others
 
-    arguments = parse_arguments(
-        "pretrain", __doc__ or "", NoiseArguments, ModelArguments, DataArguments, RunArguments, argv=argv
-    )
-    noise_arguments, model_arguments, data_arguments, run_arguments = arguments
+    parts = (NoiseArguments, ModelArguments, DataArguments, RunArguments)
+    arguments = list(parse_arguments("pretrain", __doc__ or "", *parts, argv=argv))
+    refuse_flags_of_others({"finetune": FINETUNING_FLAGS}, ["pretrain"], arguments, "this is pretrain")
+    if arguments[-1].seeds == 1:
+        prepare(arguments).run()
+        return 0
 
-    from vanilla_transformer.training.accelerator import make_accelerator
-    from vanilla_transformer.training.denoising import DenoisingTask
-    from vanilla_transformer.training.loop import Training
-    from vanilla_transformer.training.starting_model import load_tokenizer, starting_model
+    from vanilla_transformer.training.repeated_seeds import repeat_with_seeds
 
-    accelerator = make_accelerator(run_arguments)
-    tokenizer = load_tokenizer(model_arguments)
-    noise = make_noise(noise_arguments, tokenizer)
-    model = starting_model(model_arguments, tokenizer, run_arguments.seed, run_arguments.attention)
-    task = DenoisingTask(data_arguments, tokenizer, model, run_arguments, noise, noise_arguments.documents)
-    Training(accelerator, model, tokenizer, task, run_arguments, list(arguments)).run()
+    repeat_with_seeds(prepare, arguments)
     return 0
 
 

@@ -182,7 +182,8 @@ class DataArguments:
         0.0,
     )
     max_source_length: int | None = _flag(
-        "longer sources, in tokens, are left out and counted; if not given: the model's limit, or half of max_tokens"
+        "longer sources, in tokens, are left out and counted; if not given: the model's limit, or half of max_tokens (all of "
+            "it, where a head reads the encoder alone)"
     )
     max_target_length: int | None = _flag(
         "longer targets, in tokens, are left out and counted; if not given: the model's limit, or half of max_tokens"
@@ -225,6 +226,11 @@ class RunArguments:
         "with --resume: accept that other flags than before are given; old and new are printed", False
     )
     seed: int = _flag("of initialisation, order, noise and dropout", 1)
+    seeds: int = _flag(
+        "repeat the run with so many seeds, from `seed` on, each in a folder of its own in output_dir, and report mean, standard "
+        "deviation and best",
+        1,
+    )
     max_steps: int = _flag("updates in all, those before a resume included", 100_000)
     max_tokens: int = _flag("source + target tokens of a batch on one device, padding included", 4096)
     accumulation_steps: int = _flag("batches whose gradients are added up for one update, on each device", 1)
@@ -268,7 +274,7 @@ class RunArguments:
     )
 
     def __post_init__(self):
-        counts = ("max_steps", "max_tokens", "accumulation_steps", "warmup_steps", "log_steps", "eval_steps")
+        counts = ("max_steps", "max_tokens", "accumulation_steps", "warmup_steps", "log_steps", "eval_steps", "seeds")
         for name in (*counts, "eval_num_beams", "test_num_beams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

@@ -36,6 +36,11 @@ def test_it_pretrains_and_finetune_goes_on_from_there(line, toy, tmp_path, fresh
     assert finetune.main(["--model", str(tmp_path / "pretrained"), *pairs, *steps]) == 0
 
 
+def test_a_flag_of_finetune_with_its_default_value_says_nothing(line, toy):
+    same = ["--no-target-tag", "--test-num-beams", "4", "--eval-num-beams", "1"]
+    assert pretrain.main(line("run", *same)) == 0
+
+
 def test_raw_text_is_also_that_of_pairs(line, toy, tmp_path, capsys):
     assert pretrain.main(line("run", "--train-file", str(toy / "train.jsonl"))) == 0
     assert "Data, train: kept all 80 rows" in capsys.readouterr().out
@@ -93,6 +98,11 @@ def test_the_shipped_recipe_is_a_run(line, tmp_path):
         (["--mix", "1", "2"], "mix has 2 numbers for 1 objectives"),
         (["--documents", "split"], "invalid choice: 'split'"),
         (["--train-languages", "fr"], "language 'fr' has no tag"),
+        (["--objective", "token-deletion", "--mask-share", "0.5"], "mask_share is for text-infilling, and the objective is"),
+        (["--source-lang", "en"], "source_lang is for finetune, and this is pretrain; leave it out"),
+        (["--target-tag"], "target_tag is for finetune"),
+        (["--validation-languages", "en"], "validation_languages is for finetune"),
+        (["--test-num-beams", "5"], "test_num_beams is for finetune"),
     ],
 )
 def test_bad_input_is_answered_by_one_line(line, tmp_path, capsys, more, said):

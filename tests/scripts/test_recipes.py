@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vanilla_transformer.scripts import finetune, flags, pretrain
+from vanilla_transformer.scripts import finetune, flags, pretrain, search_hyperparameters
 
 RECIPES = flags.recipe_names()
 TRANSLATION = ["low_resource_scratch", "finetune_pretrained", "back_translation", "multilingual", "domain_finetuning"]
@@ -19,7 +19,8 @@ def test_the_recipes_of_translation_are_shipped():
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_understood_by_its_command(name, capsys, fresh_accelerator):
     # All flags are read and checked before the tokenizer is looked for.
-    command = pretrain if "pretrain" in name.split("_") else finetune
+    of_name = {"pretrain": pretrain, "search": search_hyperparameters}
+    command = next((module for word, module in of_name.items() if word in name.split("_")), finetune)
     assert command.main(["--config", name, "--tokenizer", "./missing"]) == 2
     assert "./missing: no such folder, so no tokenizer can be loaded from it" in capsys.readouterr().err
 

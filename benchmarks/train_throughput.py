@@ -1,0 +1,404 @@
+"""Training throughput: real (not padding) source + target tokens per second of whole updates, beside the peers.
+
+    python benchmarks/train_throughput.py                               # Tiny, fp32 and bf16; a quarter of an hour on 2 cores
+    python benchmarks/train_throughput.py --size base --peers ours marian-sdpa --rounds 3
+    python benchmarks/train_throughput.py --allocator keep              # glibc told to keep freed memory, for everybody
+
+A whole update: forward, loss with label smoothing 0.1, backward, the norm clipped to 1, fused AdamW; dropout 0.1. The text is
+Multi30k English-German ($VANILLA_TRANSFORMER_DATA/multi30k), the vocabulary a joint BPE learned from it. All peers have the same
+sizes, the same vocabulary and, of each kind of batches, the very same batches:
+
+    random     as transformers' Trainer makes them by default: 64 pairs drawn at random, padded to the longest
+    bucketed   ours: of pairs of equal lengths, 4,096 tokens with padding
+
+Every peer is a process of its own, so that its memory and its allocator are. They work in turns, one round each, until all have
+made `--rounds` rounds; the table shows medians over rounds, and ratios to MarianMT with SDPA on the same batches and on random
+ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+DATA = Path(os.environ.get("VANILLA_TRANSFORMER_DATA", "../shared/data")) / "multi30k/en-de/train.jsonl.gz"
+SIZES = {
+    "tiny": {"d_model": 128, "d_ff": 256, "heads": 4, "layers": 4},
+    "base": {"d_model": 512, "d_ff": 2048, "heads": 8, "layers": 6},
+    "big": {"d_model": 1024, "d_ff": 4096, "heads": 16, "layers": 6},
+}
+SMOOTHING, DROPOUT = 0.1, 0.1
+# glibc: never give memory back, and never take it by mmap.
+KEEP = {"MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "67108864"}
+REFERENCE = "marian-sdpa"
+
+Batch = dict[str, torch.Tensor]
+Loss = Callable[[Batch], torch.Tensor]
+
+
+# ------------------------------------------------------------------------------------------------------------- the peers
+
+
+def ours(size: dict[str, int], vocab_size: int) -> tuple[nn.Module, Loss]:
+    from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+
+    config = VanillaTransformerConfig(
+        vocab_size=vocab_size, d_model=size["d_model"], d_ff=size["d_ff"], num_attention_heads=size["heads"],
+        encoder_layers=size["layers"], decoder_layers=size["layers"], dropout=DROPOUT, label_smoothing=SMOOTHING,
+    )  # fmt: skip
+    model = VanillaTransformerForConditionalGeneration(config)
+
+    def loss(batch: Batch) -> torch.Tensor:
+        result = model(**batch, num_items_in_batch=int((batch["labels"] != -100).sum())).loss
+        assert result is not None
+        return result
+
+    return model, loss
+
+
+def of_transformers(kind: str, attention: str) -> Callable[[dict[str, int], int], tuple[nn.Module, Loss]]:
+    """MarianMT or BART as `Seq2SeqTrainer` trains them with `label_smoothing_factor`."""
+
+    def build(size: dict[str, int], vocab_size: int) -> tuple[nn.Module, Loss]:
+        from transformers import BartConfig, BartForConditionalGeneration, MarianConfig, MarianMTModel
+        from transformers.trainer_pt_utils import LabelSmoother
+
+        both = {"layers": size["layers"], "attention_heads": size["heads"], "ffn_dim": size["d_ff"]}
+        shape = {f"{stack}_{name}": value for stack in ("encoder", "decoder") for name, value in both.items()}
+        config_class, model_class = (
+            (MarianConfig, MarianMTModel) if kind == "marian" else (BartConfig, BartForConditionalGeneration)
+        )
+        config = config_class(
+            vocab_size=vocab_size, d_model=size["d_model"], **shape, dropout=DROPOUT, activation_function="relu",
+            max_position_embeddings=512, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+            decoder_start_token_id=1, forced_eos_token_id=2, attn_implementation=attention,
+        )  # fmt: skip
+        model: Any = model_class(config)
+        smoother = LabelSmoother(epsilon=SMOOTHING)
+
+        def loss(batch: Batch) -> torch.Tensor:
+            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}  # as the Trainer takes them out
+            return smoother(model(**inputs, use_cache=False), batch["labels"])
+
+        return model, loss
+
+    return build
+
+
+def torch_transformer(size: dict[str, int], vocab_size: int) -> tuple[nn.Module, Loss]:
+    """torch.nn.Transformer between an embedding and a linear layer that is the same matrix."""
+    from vanilla_transformer.modeling.positions import sinusoid_table
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            width = size["d_model"]
+            self.embedding = nn.Embedding(vocab_size, width, 0)
+            nn.init.normal_(self.embedding.weight, std=width**-0.5)
+            self.register_buffer("table", sinusoid_table(512, width))
+            self.dropout = nn.Dropout(DROPOUT)
+            self.body = nn.Transformer(
+                width, size["heads"], size["layers"], size["layers"], size["d_ff"], DROPOUT, batch_first=True
+            )
+
+        def embed(self, ids: torch.Tensor) -> torch.Tensor:
+            table: Any = self.table
+            return self.dropout(self.embedding(ids) * size["d_model"] ** 0.5 + table[: ids.shape[1]])
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, decoder_input_ids: torch.Tensor):
+            padding = attention_mask == 0
+            look_ahead = nn.Transformer.generate_square_subsequent_mask(decoder_input_ids.shape[1])
+            states = self.body(
+                self.embed(input_ids), self.embed(decoder_input_ids), tgt_mask=look_ahead, src_key_padding_mask=padding,
+                memory_key_padding_mask=padding, tgt_is_causal=True,
+            )  # fmt: skip
+            return nn.functional.linear(states, self.embedding.weight)
+
+    model = Model()
+
+    def loss(batch: Batch) -> torch.Tensor:
+        labels = batch["labels"]
+        logits = model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+        return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=SMOOTHING)
+
+    return model, loss
+
+
+def joeynmt(size: dict[str, int], vocab_size: int) -> tuple[nn.Module, Loss]:
+    """Its encoder, decoder and embeddings, with its loss (`pip install --no-deps joeynmt`, and what it then asks for)."""
+    from joeynmt.decoders import TransformerDecoder  # pyright: ignore[reportMissingImports]
+    from joeynmt.embeddings import Embeddings  # pyright: ignore[reportMissingImports]
+    from joeynmt.encoders import TransformerEncoder  # pyright: ignore[reportMissingImports]
+    from joeynmt.loss import XentLoss  # pyright: ignore[reportMissingImports]
+
+    shape = {
+        "hidden_size": size["d_model"], "ff_size": size["d_ff"], "num_layers": size["layers"], "num_heads": size["heads"],
+        "dropout": DROPOUT, "emb_dropout": DROPOUT, "layer_norm": "post",
+    }  # fmt: skip
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embeddings = Embeddings(size["d_model"], vocab_size=vocab_size, padding_idx=0, scale=True)
+            self.encoder = TransformerEncoder(emb_size=size["d_model"], **shape)
+            self.decoder = TransformerDecoder(vocab_size=vocab_size, **shape)
+            self.decoder.output_layer.weight = self.embeddings.lut.weight
+
+    model = Model()
+    smoothed = XentLoss(pad_index=0, smoothing=SMOOTHING)
+
+    def loss(batch: Batch) -> torch.Tensor:
+        source_mask = batch["attention_mask"].bool()[:, None]
+        target = batch["labels"].masked_fill(batch["labels"] == -100, 0)
+        states, hidden = model.encoder(model.embeddings(batch["input_ids"]), None, source_mask)
+        logits, *_ = model.decoder(
+            trg_embed=model.embeddings(batch["decoder_input_ids"]), encoder_output=states, encoder_hidden=hidden,
+            src_mask=source_mask, unroll_steps=None, decoder_hidden=None, trg_mask=(target != 0)[:, None],
+        )  # fmt: skip
+        summed = smoothed(logits.log_softmax(-1), trg=target)
+        summed = summed[0] if isinstance(summed, tuple) else summed
+        return summed / (target != 0).sum()
+
+    return model, loss
+
+
+PEERS: dict[str, Callable[[dict[str, int], int], tuple[nn.Module, Loss]]] = {
+    "ours": ours,
+    "marian-sdpa": of_transformers("marian", "sdpa"),
+    "marian-eager": of_transformers("marian", "eager"),
+    "bart-sdpa": of_transformers("bart", "sdpa"),
+    "torch.nn.Transformer": torch_transformer,
+    "joeynmt": joeynmt,
+}
+
+
+# -------------------------------------------------------------------------------------------------------------- the work
+
+
+def corpus(vocab_size: int, folder: Path) -> tuple[list[dict[str, Any]], np.ndarray, int]:
+    """(rows of ids, their lengths (N, 2), the vocabulary's size) of Multi30k's training part."""
+    from transformers import AutoTokenizer
+
+    from vanilla_transformer.tokenization import learn_vocabulary
+
+    with gzip.open(DATA, "rt", encoding="utf-8") as file:
+        pairs = [json.loads(line)["translation"] for line in file]
+    if not folder.is_dir():
+        learn_vocabulary((pair[lang] for pair in pairs for lang in ("en", "de")), vocab_size).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    source, target = (tokenizer([pair[lang] for pair in pairs])["input_ids"] for lang in ("en", "de"))
+    rows = [{"input_ids": a, "labels": b} for a, b in zip(source, target, strict=True)]
+    return rows, np.array([[len(a), len(b)] for a, b in zip(source, target, strict=True)]), len(tokenizer)
+
+
+def batches_of(kind: str, rows: list[dict[str, Any]], lengths: np.ndarray, max_tokens: int, count: int) -> list[Batch]:
+    from vanilla_transformer.training.collation import PairCollator
+    from vanilla_transformer.training.token_batches import cut_batches
+
+    rng = np.random.default_rng(1)
+    if kind == "bucketed":
+        parts = cut_batches(lengths, max_tokens, rng)[:count]
+    else:
+        size = 64 * max_tokens // 4096
+        parts = np.split(rng.permutation(len(rows))[: count * size], count)
+    collate = PairCollator(pad_token_id=0, decoder_start_token_id=1)
+    return [collate([rows[index] for index in part]) for part in parts]
+
+
+def work(given: argparse.Namespace) -> None:
+    """One peer: a round for every line on standard input, its figures as a line on standard output."""
+    torch.manual_seed(1)
+    device = torch.device(given.device)
+    rows, lengths, vocab_size = corpus(given.vocab_size, Path(given.vocabulary))
+    batches = [
+        {name: tensor.to(device) for name, tensor in batch.items()}
+        for batch in batches_of(given.batches, rows, lengths, given.max_tokens, given.updates)
+    ]
+    tokens = sum(int(batch["attention_mask"].sum()) + int((batch["labels"] != -100).sum()) for batch in batches)
+    padded = sum(batch["input_ids"].numel() + batch["labels"].numel() for batch in batches)
+    model, loss_of = PEERS[given.peer](SIZES[given.size], vocab_size)
+    model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, fused=True)
+
+    def update(batch: Batch) -> float:
+        half = torch.autocast(device.type, torch.bfloat16) if given.precision == "bf16" else contextlib.nullcontext()
+        with half:
+            loss = loss_of(batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    first = update(batches[0])
+    operations = None
+    if given.peer == "ours":
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            for batch in batches:
+                update(batch)
+        operations = counter.get_total_flops()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(json.dumps({"parameters": parameters, "first_loss": first, "padding": 1 - tokens / padded}), flush=True)
+    for _ in sys.stdin:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for batch in batches:
+            loss = update(batch)
+        seconds = time.perf_counter() - start
+        # Linux: kilobytes. What the process had taken at most, all its libraries included.
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated()
+        found = {"seconds": seconds, "tokens": tokens, "operations": operations, "memory": memory, "loss": loss}
+        print(json.dumps(found), flush=True)
+
+
+def matrix_peak(precision: str, device: str) -> float:
+    """The most operations per second that products of matrices of these sizes reach."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    best = 0.0
+    for m, k, n in ((4096, 512, 512), (4096, 512, 2048), (4096, 2048, 512), (2048, 2048, 2048), (4096, 128, 512)):
+        a, b = torch.randn(m, k, device=device, dtype=dtype), torch.randn(k, n, device=device, dtype=dtype)
+        out = torch.empty(m, n, device=device, dtype=dtype)
+        for _ in range(8):
+            start = time.perf_counter()
+            for _ in range(20):
+                torch.mm(a, b, out=out)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            best = max(best, 20 * 2 * m * k * n / (time.perf_counter() - start))
+    return best
+
+
+# ------------------------------------------------------------------------------------------------------------- the table
+
+
+class Worker:
+    """A process that does the work of one peer with one kind of batches."""
+
+    def __init__(self, peer: str, batches: str, precision: str, given: argparse.Namespace):
+        self.peer, self.batches = peer, batches
+        flags = {
+            "peer": peer, "batches": batches, "precision": precision, "size": given.size, "updates": given.updates,
+            "max-tokens": given.max_tokens, "vocab-size": given.vocab_size, "vocabulary": given.vocabulary,
+            "device": given.device,
+        }  # fmt: skip
+        line = [sys.executable, __file__, "--work", *(word for k, v in flags.items() for word in (f"--{k}", str(v)))]
+        environment = os.environ | (KEEP if given.allocator == "keep" else {})
+        self.process = subprocess.Popen(
+            line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.rounds: list[dict[str, Any]] = []
+        self.start = self.read()
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None and self.process.stderr is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(self.process.stderr.read().strip().splitlines()[-1])
+        return json.loads(line)
+
+    def round(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        self.rounds.append(self.read())
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    @property
+    def speed(self) -> float:
+        """Real tokens per second, median over rounds."""
+        return statistics.median(row["tokens"] / row["seconds"] for row in self.rounds)
+
+    @property
+    def spread(self) -> float:
+        """Half the distance between the slowest round and the fastest, as a share of the median."""
+        speeds = [row["tokens"] / row["seconds"] for row in self.rounds]
+        return (max(speeds) - min(speeds)) / 2 / self.speed
+
+
+def compare(precision: str, given: argparse.Namespace) -> None:
+    workers: list[Worker] = []
+    for batches in given.batches:
+        for peer in given.peers:
+            try:
+                workers.append(Worker(peer, batches, precision, given))
+            except RuntimeError as error:
+                print(f"{peer} left out: {error}", file=sys.stderr)
+    peak = matrix_peak(precision, given.device)
+    for number in range(given.rounds):
+        # Every other round the other way round: what slows the machine down gradually slows all alike.
+        for worker in workers if number % 2 == 0 else workers[::-1]:
+            worker.round()
+    for worker in workers:
+        worker.close()
+    speed = {(worker.peer, worker.batches): worker.speed for worker in workers}
+    print(f"\n{given.size}, {precision}, {torch.get_num_threads()} threads, allocator: {given.allocator}; "
+          f"products of matrices reach {peak / 1e9:,.0f} GFLOP/s\n")  # fmt: skip
+    print("| batches | peer | tokens/s | ± | same batches | random batches | peak memory, MB | of the matrix peak | parameters |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for worker in workers:
+        cells = [worker.batches, worker.peer, f"{worker.speed:,.0f}", f"{100 * worker.spread:.0f} %"]
+        for reference in (worker.batches, "random"):
+            beside = speed.get((REFERENCE, reference))
+            cells.append(f"{worker.speed / beside:.2f}" if beside else "")
+        cells.append(f"{worker.rounds[-1]['memory'] / 1e6:,.0f}")
+        if operations := worker.rounds[-1]["operations"]:
+            rate = statistics.median(operations / row["seconds"] for row in worker.rounds)
+            cells.append(f"{100 * rate / peak:.0f} %")
+        else:
+            cells.append("")
+        cells.append(f"{worker.start['parameters']:,}")
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=list(SIZES), default="tiny")
+    parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=20, help="in a round")
+    parser.add_argument("--max-tokens", type=int, default=4096)
+    parser.add_argument("--vocab-size", type=int, default=10_000)
+    parser.add_argument("--allocator", choices=["default", "keep"], default="default")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--vocabulary", default="runs/benchmark-vocabulary", help="folder; made if it is not there")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--peer", help=argparse.SUPPRESS)
+    parser.add_argument("--precision", help=argparse.SUPPRESS)
+    parser.add_argument("--batches", nargs="+", choices=["random", "bucketed"], default=["random", "bucketed"])
+    given = parser.parse_args()
+    if given.work:
+        (given.batches,) = given.batches
+        work(given)
+        return
+    corpus(given.vocab_size, Path(given.vocabulary))  # learns the vocabulary, once
+    for precision in given.precisions:
+        compare(precision, given)
+
+
+if __name__ == "__main__":
+    main()
