@@ -80,15 +80,17 @@ def of_transformers(kind: str, attention: str) -> Callable[[dict[str, int], int]
 
         both = {"layers": size["layers"], "attention_heads": size["heads"], "ffn_dim": size["d_ff"]}
         shape = {f"{stack}_{name}": value for stack in ("encoder", "decoder") for name, value in both.items()}
-        config_class, model_class = (
-            (MarianConfig, MarianMTModel) if kind == "marian" else (BartConfig, BartForConditionalGeneration)
-        )
+        classes: dict[str, tuple[Any, Any]] = {
+            "marian": (MarianConfig, MarianMTModel),
+            "bart": (BartConfig, BartForConditionalGeneration),
+        }
+        config_class, model_class = classes[kind]
         config = config_class(
             vocab_size=vocab_size, d_model=size["d_model"], **shape, dropout=DROPOUT, activation_function="relu",
             max_position_embeddings=512, scale_embedding=True, pad_token_id=0, bos_token_id=1, eos_token_id=2,
             decoder_start_token_id=1, forced_eos_token_id=2, attn_implementation=attention,
         )  # fmt: skip
-        model: Any = model_class(config)
+        model = model_class(config)
         smoother = LabelSmoother(epsilon=SMOOTHING)
 
         def loss(batch: Batch) -> torch.Tensor:

@@ -25,7 +25,8 @@ from vanilla_transformer.training.arguments import (
     TaskArguments,
     TransferArguments,
 )
-from vanilla_transformer.training.search import Search, SearchArguments
+from vanilla_transformer.training.search import Search
+from vanilla_transformer.training.search_arguments import SearchArguments
 from vanilla_transformer.training.search_space import Space, make_space, parse_space
 
 PARTS = (TaskArguments, ModelArguments, DataArguments, TransferArguments, RunArguments)

@@ -5,9 +5,8 @@
         trials/trial-0007/   an ordinary run, with log.txt; its weights are dropped unless it is the best
         trials.jsonl  best.yaml  importances.png      see search_results.py
 
-Trial number n has the same flags whenever it is made: the sampler's seed is drawn from `sampler_seed` and n. So a search that was
-stopped and resumed is the one that was not, and several processes together make the trials that one would have made (but for
-TPE, which looks at what is finished). Random search beats a grid where few flags matter (Bergstra and Bengio 2012).
+A search that was stopped and resumed is the one that was not, and several processes together make the trials that one would have
+made (but for TPE, which looks at what is finished). Random search beats a grid where few flags matter (Bergstra and Bengio 2012).
 """
 
 from __future__ import annotations
@@ -20,72 +19,18 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
+from vanilla_transformer.training.search_arguments import SearchArguments
 from vanilla_transformer.training.search_results import SearchResults
-from vanilla_transformer.training.search_space import Space, check_values, grid, with_values
+from vanilla_transformer.training.search_space import Space, check_values, with_values
+from vanilla_transformer.training.study import Study
 from vanilla_transformer.training.trial_process import Claim, TrialProcess
 
 Prepare = Callable[[list[Any]], Any]
-# These may differ between the parts of one search.
-_FREE_ON_RESUME = ("resume", "output_dir", "test_file", "test_languages", "test_num_beams", "log_steps", "track_with")
-
-
-@dataclass
-class SearchArguments:
-    """What is searched, how, and for how long."""
-
-    search: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "flags and their values: learning_rate=1e-4..1e-2:log dropout=0.1,0.2 encoder_layers=1..6 "
-            "warmup_steps=1000..8000:step=1000; in a file a mapping, see the recipe search_tiny",
-            "action": "extend",
-        },
-    )
-    trials: int | None = field(
-        default=None,
-        metadata={"help": "trials in all, those before a resume included; if not given 30, or the whole grid"},
-    )
-    sampler: Literal["tpe", "random", "grid"] = field(
-        default="tpe",
-        metadata={
-            "help": "tpe looks where trials were good, after ten at random (Bergstra et al. 2011); grid tries all"
-        },
-    )
-    sampler_seed: int = field(default=1, metadata={"help": "of the choice of values; `seed` is that of every trial"})
-    pruner: Literal["median", "none"] = field(
-        default="median",
-        metadata={
-            "help": "median stops a trial whose best score is below the median of the complete ones' at the same update"
-        },
-    )
-    prune_after: int = field(
-        default=0, metadata={"help": "updates before which none is stopped; at least warmup_steps is wise"}
-    )
-    jobs: int = field(
-        default=1, metadata={"help": "trials at a time; each takes a GPU of its own where there are several"}
-    )
-    timeout_minutes: float = field(
-        default=0.0, metadata={"help": "begin no trial after so many minutes; those that run finish; 0: no limit"}
-    )
-    keep: Literal["best", "all"] = field(
-        default="best", metadata={"help": "whose weights and checkpoints stay: the best trial's, or every trial's"}
-    )
-
-    def __post_init__(self):
-        for name in ("trials", "jobs"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        for name in ("sampler_seed", "prune_after", "timeout_minutes"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
 
 @dataclass
@@ -120,7 +65,6 @@ class Search:
     """
 
     def __init__(self, flags: SearchArguments, arguments: Sequence[Any], space: Space, prepare: Prepare):
-        self.optuna = _import_optuna()
         self.flags, self.arguments, self.space, self.prepare = flags, list(arguments), space, prepare
         self.run_flags = next(part for part in arguments if isinstance(part, RunArguments))
         self.data = next(part for part in arguments if isinstance(part, DataArguments))
@@ -135,28 +79,24 @@ class Search:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ValueError("a search starts its processes itself: leave out accelerate launch, and give --jobs")
         check_values(arguments, space)
-        self.points = self._grid_points() if flags.sampler == "grid" else None
-        self.trials = flags.trials or (len(self.points) if self.points else 30)
         self.path = Path(self.run_flags.output_dir)
-        is_there = (self.path / "study.journal").is_file()
-        if is_there and not self.run_flags.resume:
+        self.study = Study(self.path, flags, self.arguments, space)
+        self.trials = flags.trials or (len(self.study.points) if self.study.points else 30)
+        if self.study.is_there and not self.run_flags.resume:
             raise ValueError(
                 f"output_dir {self.path} holds a search already; give another folder, or --resume to go on with it, or to help"
             )
         if any((self.path / name).exists() for name in ("training.yaml", "config.json")):
             raise ValueError(f"output_dir {self.path} holds a run or a model; give another folder")
-        if is_there:
-            self.study = self._open()
-            self._check_description()
+        if self.study.is_there:
+            self.study.check_description()
         facts = self._facts()
         self.metric, self.validation_rows = facts["metric"], facts["rows"]
         if self.validation_rows is None:
             raise ValueError("give --validation-file: it is on the validation part that trials are compared")
         (self.path / "trials").mkdir(parents=True, exist_ok=True)
-        self.study = self._open(make=True)
-        if "description" not in self.study.user_attrs:
-            self.study.set_user_attr("description", self._description())
-        self.results = SearchResults(self.path, self.study, self.arguments, space, self.metric)
+        self.study.make(self.metric)
+        self.results = SearchResults(self.path, self.study.study, self.arguments, space, self.metric)
 
     # ------------------------------------------------------------------------------------------------ the search
 
@@ -223,16 +163,10 @@ class Search:
 
     def _begin(self, number: int, claim: Claim, place: int) -> _Running | None:
         """Ask for the flags of a trial, and start it. None if a run cannot have them: then it is over already."""
-        states = self.optuna.trial.TrialState
-        for half in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-            if half.user_attrs.get("number") == number:
-                self.study.tell(half.number, state=states.FAIL, skip_if_finished=True)
         folder = self.path / "trials" / f"trial-{number:04}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        self.study.sampler = self._sampler(number)
-        trial = self.study.ask({name: values.distribution() for name, values in self.space.items()})
-        trial.set_user_attr("number", number)
+        trial = self.study.ask(number)
         print(f"Trial {number} of {self.trials}: {_told(trial.params)}", flush=True)
         try:
             arguments = with_values(self.arguments, {**trial.params, **self._own_flags(folder)})
@@ -252,7 +186,7 @@ class Search:
             if is_over:
                 self._finish(one)
                 running.remove(one)
-        except self.optuna.exceptions.UpdateFinishedTrialError:
+        except self.study.optuna.exceptions.UpdateFinishedTrialError:
             # We slept for so long that another process took us for dead, and has made the trial.
             running.remove(one)
             self._abandon(one)
@@ -295,20 +229,17 @@ class Search:
         one.claim.release()
 
     def _end(self, number: int, trial: Any, facts: dict[str, Any]) -> None:
-        states = self.optuna.trial.TrialState
-        score, minutes = facts.pop("score", None), facts["seconds"] / 60
-        for name, value in facts.items():
-            trial.set_user_attr(name, value)
-        state = states.COMPLETE if score is not None else states.PRUNED if "pruned_at" in facts else states.FAIL
-        self.study.tell(trial, score, state=state)
-        said = f"{self.metric} {score} at update {facts.get('update')}"
+        self.study.tell(trial, facts)
+        said = f"{self.metric} {facts.get('score')} at update {facts.get('update')}"
         if "pruned_at" in facts:
             said = f"pruned at update {facts['pruned_at']}"
         elif "reason" in facts:
             said = f"failed: {facts['reason']}"
         best = self.results.best()
         is_best = best is not None and best.user_attrs["number"] == number
-        print(f"Trial {number}: {said}, {minutes:.1f} min{' (best so far)' if is_best else ''}", flush=True)
+        print(
+            f"Trial {number}: {said}, {facts['seconds'] / 60:.1f} min{' (best so far)' if is_best else ''}", flush=True
+        )
         self.results.write()
         if self.flags.keep == "best":
             self.results.drop_weights()
@@ -317,7 +248,7 @@ class Search:
         """A trial that was stopped from without is no trial: it will be made again."""
         one.process.stop()
         one.process.outcome()
-        self.study.tell(one.trial, state=self.optuna.trial.TrialState.FAIL, skip_if_finished=True)
+        self.study.break_off(one.trial)
         one.claim.release()
 
     # ------------------------------------------------------------------------------------------- what is fixed
@@ -362,85 +293,6 @@ class Search:
             )
         if "reason" in outcome:
             raise ValueError(f"the trials are done, but the test part could not be scored: {outcome['reason']}")
-
-    def _open(self, make: bool = False) -> Any:
-        journal = self.optuna.storages.journal.JournalFileBackend(str(self.path / "study.journal"))
-        storage = self.optuna.storages.JournalStorage(journal)
-        pruner: Any = self.optuna.pruners.NopPruner()
-        if self.flags.pruner == "median":
-            pruner = self.optuna.pruners.MedianPruner(n_warmup_steps=self.flags.prune_after)
-        if not make:
-            return self.optuna.load_study(study_name="search", storage=storage, pruner=pruner)
-        direction = "minimize" if self.metric == "loss" else "maximize"
-        return self.optuna.create_study(
-            study_name="search", storage=storage, pruner=pruner, direction=direction, load_if_exists=True
-        )
-
-    def _description(self) -> dict[str, Any]:
-        flags = {name: value for part in self.arguments for name, value in asdict(part).items()}
-        fixed = {name: value for name, value in flags.items() if name not in self.space and name not in _FREE_ON_RESUME}
-        how = {name: getattr(self.flags, name) for name in ("sampler", "sampler_seed", "pruner", "prune_after")}
-        searched = {f"search {name}": str(values) for name, values in self.space.items()}
-        return json.loads(json.dumps({**fixed, **how, **searched}))
-
-    def _check_description(self) -> None:
-        old, new = self.study.user_attrs.get("description", {}), self._description()
-        keys = [key for key in {**old, **new} if key.startswith("search ") or (key in old and key in new)]
-        changed = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old and old.get(key) != new.get(key)]
-        if changed:
-            raise ValueError(
-                f"--resume with another search than before ({'; '.join(changed)}); give the same, or another folder"
-            )
-
-    def _grid_points(self) -> list[dict[str, Any]]:
-        """In an order of the seed, so that the first of them are spread over the grid."""
-        points = grid(self.space)
-        order = np.random.default_rng(self.flags.sampler_seed).permutation(len(points))
-        if self.flags.trials and self.flags.trials > len(points):
-            raise ValueError(
-                f"trials={self.flags.trials} is more than the grid has points, {len(points)}; leave it out"
-            )
-        if self.flags.trials and self.flags.trials < len(points):
-            print(
-                f"The grid has {len(points)} points; {self.flags.trials} of them, drawn by sampler_seed, are tried.",
-                flush=True,
-            )
-        return [points[number] for number in order]
-
-    def _sampler(self, number: int) -> Any:
-        samplers = self.optuna.samplers
-        if self.points is not None:
-            return _point_sampler(self.optuna, self.points[number - 1])
-        seed = int(np.random.SeedSequence([self.flags.sampler_seed, number]).generate_state(1)[0])
-        return samplers.RandomSampler(seed=seed) if self.flags.sampler == "random" else samplers.TPESampler(seed=seed)
-
-
-def _import_optuna() -> Any:
-    try:
-        import optuna
-        import optuna.storages.journal
-    except ImportError:
-        raise ValueError(
-            "a search needs Optuna, which is not installed: pip install 'vanilla-transformer[search]'"
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
-
-
-def _point_sampler(optuna: Any, point: dict[str, Any]) -> Any:
-    """Samples this point. (Optuna's GridSampler numbers the points by Optuna's trials, of which broken ones are some.)"""
-
-    class Point(optuna.samplers.BaseSampler):
-        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
-            return {}
-
-        def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
-            return {}
-
-        def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-            return point[param_name]
-
-    return Point()
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:

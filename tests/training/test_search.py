@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from vanilla_transformer.training import search, search_space, trial_process
+from vanilla_transformer.training import search, search_space, study, trial_process
 from vanilla_transformer.training.arguments import (
     DataArguments,
     ModelArguments,
@@ -23,7 +23,8 @@ from vanilla_transformer.training.arguments import (
     TaskArguments,
     TransferArguments,
 )
-from vanilla_transformer.training.search import Search, SearchArguments
+from vanilla_transformer.training.search import Search
+from vanilla_transformer.training.search_arguments import SearchArguments
 from vanilla_transformer.training.search_space import Range, check_values, grid, make_space, parse_space, with_values
 from vanilla_transformer.training.trial_process import Claim
 
@@ -422,4 +423,4 @@ def test_each_of_several_trials_has_a_gpu_of_its_own(monkeypatch):
 
 def test_what_is_fixed_are_flags():
     names = {name for part in PARTS for name in part.__dataclass_fields__}
-    assert set(search_space.FIXED) <= names and set(search._FREE_ON_RESUME) <= names
+    assert set(search_space.FIXED) <= names and set(study.FREE_ON_RESUME) <= names
