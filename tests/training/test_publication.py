@@ -242,7 +242,7 @@ def test_the_clean_process_cannot_ask_the_hub_and_borrows_no_code(tiny_model, tm
 
 
 def test_hub_code_that_computes_something_else_is_refused(tiny_model, tmp_path):
-    path = tiny_model / "modeling_vanilla_transformer.py"
+    path = tiny_model / "stacks.py"
     before = path.read_text()
     path.write_text(before.replace("math.sqrt(config.d_model)", "math.sqrt(config.d_model + 4)"))
     assert path.read_text() != before
