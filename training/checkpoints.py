@@ -6,6 +6,7 @@
         optimizer.safetensors                                  Adam's moments, by parameter name
         random_state_0.safetensors                             torch's generators of process 0, 1, ...: dropout goes on
         progress.json                                          updates, batches consumed, best score, seconds, ...
+        checksums.json                                         of all these files (checksums.py)
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from vanilla_transformer.training.checksums import fault_of, write_checksums
 
 
 @dataclass
@@ -84,6 +87,7 @@ def save_checkpoint(
             (unfinished / "progress.json").write_text(json.dumps(state, indent=1))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
+            write_checksums(unfinished)
             shutil.rmtree(final, ignore_errors=True)
             unfinished.rename(final)
             if keep:
@@ -124,6 +128,21 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
+def intact_checkpoint(folder: Path) -> tuple[Path, list[str]]:
+    """The newest checkpoint whose files are what was written, and what is wrong with each newer one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    faults: list[str] = []
+    for checkpoint in reversed(complete_checkpoints(folder)):
+        fault = fault_of(checkpoint)
+        if fault is None:
+            return checkpoint, faults
+        faults.append(f"{checkpoint} is damaged: {fault}")
+    raise ValueError("; ".join(faults) or f"{folder} holds no checkpoint")
+
+
 def load_weights(model: PreTrainedModel, folder: Path) -> None:
     """The weights of a saved model into one of the same shape. Matrices that are one are stored once.
 
@@ -149,10 +168,13 @@ def average_weights(folders: list[Path]) -> dict[str, torch.Tensor]:
     """Mean of the weights of saved models (section 6.1), taken in float64 and rounded once.
 
     Raises:
-        ValueError: there is none, one cannot be read, or they do not have the same parameters.
+        ValueError: there is none, one cannot be read or is damaged, or they do not have the same parameters.
     """
     if not folders:
         raise ValueError("there is no checkpoint to average")
+    for folder in folders:
+        if fault := fault_of(folder):
+            raise ValueError(f"{folder} is damaged: {fault}")
     first = _load_tensors(folders[0] / "model.safetensors")
     total = {name: tensor.double() for name, tensor in first.items()}
     for folder in folders[1:]:

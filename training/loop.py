@@ -29,6 +29,7 @@ from vanilla_transformer.training.checkpoints import (
     Progress,
     average_weights,
     complete_checkpoints,
+    intact_checkpoint,
     load_checkpoint,
     load_weights,
     save_checkpoint,
@@ -318,8 +319,10 @@ class Training:
         self.last_saved = self.progress.update
 
     def _resume(self) -> None:
-        checkpoint = self.folder.newest_checkpoint()
-        assert checkpoint is not None  # RunFolder has refused otherwise
+        # Every process looks for itself, and finds the same: none has to wait for another that may fail.
+        checkpoint, faults = intact_checkpoint(self.folder.checkpoints)
+        for fault in faults:
+            self._print(f"{fault}. The one before it is taken instead.")
         before = load_checkpoint(checkpoint, self.accelerator, self.model, self.optimizer.optimizer)
         if before.processes != self.accelerator.num_processes:
             self._print(

@@ -18,6 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from vanilla_transformer.modeling import Translator
 from vanilla_transformer.training import accelerator, loop
 from vanilla_transformer.training.accelerator import make_accelerator
+from vanilla_transformer.training.checksums import write_checksums
 from vanilla_transformer.training.denoising import DenoisingTask
 from vanilla_transformer.training.loop import NonFiniteLossError, Training
 from vanilla_transformer.training.schedules import inverse_sqrt, noam
@@ -194,6 +195,36 @@ def test_killed_and_resumed_is_never_killed_bit_for_bit(training, saved_state, t
     assert all(torch.equal(published[0][key], published[1][key]) for key in published[1])
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "random_state_0.safetensors", "progress.json"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_bit_for_bit(training, saved_state, capsys, name):
+    flags = {**RESUMED, "save_steps": 2}
+    whole = training("whole", **flags)
+    whole.run()
+    broken = training("broken", **flags)
+    kill_before(broken, 7)
+    with pytest.raises(Killed):
+        broken.run()
+    file = broken.folder.checkpoints / "step-6" / name
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    resumed = training("broken", resume=True, **flags)
+    resumed.run()
+    said = capsys.readouterr().out
+    assert f"step-6 is damaged: {name} has other bytes than were written. The one before it is taken instead.\n" in said
+    ours, theirs = (saved_state(run.folder.checkpoints / "step-8") for run in (resumed, whole))
+    assert [key for key in ours if ours[key] != theirs[key]] == []
+
+
+def test_if_every_checkpoint_is_damaged_the_run_says_so(training):
+    training("run", **{**RESUMED, "max_steps": 4, "save_steps": 2}).run()
+    folders = sorted((training("other", **RESUMED).folder.path.parent / "run" / "checkpoints").glob("step-*"))
+    for folder in folders:
+        (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"step-4 is damaged: model.safetensors has 0 bytes of .*; .*step-2 is damaged: model"):
+        training("run", resume=True, **{**RESUMED, "save_steps": 2}).run()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_writes_a_checkpoint_after_the_update_and_resume_goes_on_bit_for_bit(training, saved_state, number):
     flags = {**RESUMED, "save_steps": 0}
@@ -248,6 +279,7 @@ def test_another_number_of_processes_goes_on_with_the_same_rows(training, saved_
     state = json.loads(progress.read_text())
     assert (state["processes"], state["batches"]) == (1, 8)
     progress.write_text(json.dumps(state | {"processes": 2, "batches": 4}))
+    write_checksums(progress.parent)
     resumed = training("part", resume=True, **flags)
     resumed.run()
     ours, theirs = (resumed.folder.path.parent / name / "checkpoints" / "step-8" for name in ("part", "whole"))
