@@ -113,7 +113,16 @@ class Training:
     # ------------------------------------------------------------------------------------------------ the loop
 
     def run(self) -> Progress:
-        """Train until `max_steps`, until `patience` is at its end, or until interrupted (then KeyboardInterrupt)."""
+        """Train until `max_steps`, until `patience` is at its end, or until interrupted (then KeyboardInterrupt).
+
+        Raises:
+            ValueError: another process trains into the run's folder; or no checkpoint to resume from is intact.
+            NonFiniteLossError: see there.
+        """
+        with self.folder.held():
+            return self._run()
+
+    def _run(self) -> Progress:
         run, accelerator = self.flags, self.accelerator
         accelerator.init_trackers("vanilla-transformer", config={k: str(v) for k, v in vars(run).items()})
         if run.resume:

@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -70,7 +73,7 @@ class RunFolder:
     def __init__(
         self, path: str, arguments: list[Any], *, is_main: bool = True, resume: bool = False, override: bool = False
     ):
-        self.path = Path(path)
+        self.path, self.is_main = Path(path), is_main
         self.checkpoints = self.path / "checkpoints"
         self.flags = flags = {key: value for part in arguments for key, value in asdict(part).items()}
         if not is_main:
@@ -105,6 +108,31 @@ class RunFolder:
             raise ValueError(f"--resume with other flags than before ({lines}); give the same, or --override to accept")
         if changed:
             print(f"Resuming with other flags: {lines}")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """While a run goes on, no other may write into the folder. The system lets go of it when the process ends, in whatever
+        way; where the disk knows no locks, nothing is held.
+
+        Raises:
+            ValueError: another run does.
+        """
+        lock = FileLock(self.path / ".run.lock")
+        if self.is_main:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise ValueError(
+                    f"output_dir {self.path}: another process is training into it; wait for it, or give another folder"
+                ) from None
+            except NotImplementedError:
+                pass
+        try:
+            yield
+        finally:
+            if lock.is_locked:
+                Path(lock.lock_file).unlink(missing_ok=True)
+                lock.release()
 
     def newest_checkpoint(self) -> Path | None:
         found = complete_checkpoints(self.checkpoints)

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,3 +166,29 @@ def test_the_best_model_is_published_whole_or_not_at_all(tmp_path):
         assert (run.path / "model.safetensors").read_text() == "first"
     run.publish(Writes("model.safetensors", "third"), Writes("tokenizer.json", "third"))  # type: ignore[arg-type]
     assert (run.path / "model.safetensors").read_text() == "third"
+
+
+def test_two_runs_cannot_write_into_one_folder(tmp_path):
+    first, second = begun(tmp_path), folder(tmp_path, resume=True)
+    with first.held():
+        with pytest.raises(ValueError, match="another process is training into it; wait for it, or give another folder"):
+            with second.held():
+                pass
+        assert (tmp_path / ".run.lock").exists(), "still the first one's"
+        other_rank = RunFolder(str(tmp_path), [], is_main=False)
+        with other_rank.held():
+            pass
+    with second.held():
+        pass
+    assert not (tmp_path / ".run.lock").exists()
+
+
+def test_a_killed_run_holds_its_folder_no_more(tmp_path):
+    program = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom filelock import FileLock\n"
+        "FileLock(Path(sys.argv[1]) / '.run.lock').acquire()\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)])
+    assert killed.returncode == -signal.SIGKILL and (tmp_path / ".run.lock").exists()
+    with folder(tmp_path).held():
+        pass
