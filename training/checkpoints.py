@@ -47,6 +47,8 @@ class Progress:
     best_loss: float = 0.0
     best_update: int = 0
     evaluations_without_best: int = 0
+    corpus: str = ""
+    """the training rows (fingerprint.py)"""
     averaged: list[str] = field(default_factory=list)
     """the checkpoints whose average was judged at the end"""
 

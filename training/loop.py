@@ -35,6 +35,7 @@ from vanilla_transformer.training.checkpoints import (
     save_checkpoint,
 )
 from vanilla_transformer.training.evaluation import as_saved, counted_labels
+from vanilla_transformer.training.fingerprint import fingerprint_of
 from vanilla_transformer.training.run_folder import RunFolder
 from vanilla_transformer.training.schedules import learning_rate
 from vanilla_transformer.training.stop_signals import StopSignals
@@ -108,7 +109,8 @@ class Training:
         self.plain: PreTrainedModel = accelerator.unwrap_model(self.model)
         # The weights were drawn alike on all processes; from here on each drops other units than its neighbours.
         torch.manual_seed(run.seed + accelerator.process_index)
-        self.progress = Progress(processes=accelerator.num_processes)
+        corpus = fingerprint_of(task.train.examples.encoded)
+        self.progress = Progress(processes=accelerator.num_processes, corpus=corpus)
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -340,6 +342,12 @@ class Training:
             )
             before.batches = before.batches * before.processes // self.accelerator.num_processes
             before.processes = self.accelerator.num_processes
+        if before.corpus and before.corpus != self.progress.corpus:
+            changed = "the training rows are not those that the run began with (files, vocabulary or limits have changed)"
+            if not self.flags.override:
+                raise ValueError(f"--resume: {changed}; give the same, or --override to accept")
+            self._print(f"Resuming, but {changed}.")
+        before.corpus = self.progress.corpus
         self.progress = before
         if self.accelerator.is_main_process:
             self.folder.forget_metrics_after(before.update)

@@ -216,6 +216,20 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_bit_for_bit(trai
     assert [key for key in ours if ours[key] != theirs[key]] == []
 
 
+def test_a_corpus_that_has_changed_between_is_refused_or_told(training, toy, tmp_path, capsys):
+    file = tmp_path / "train.jsonl"
+    lines = (toy / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join(lines), encoding="utf-8")
+    flags = {**RESUMED, "train_file": [str(file)]}
+    training("run", **{**flags, "max_steps": 4}).run()
+    lines[3], lines[4] = lines[4], lines[3]  # nothing that lengths would tell
+    file.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(ValueError, match="^--resume: the training rows are not those that the run began with .* --override"):
+        training("run", resume=True, **flags).run()
+    training("run", resume=True, override=True, **flags).run()
+    assert "Resuming, but the training rows are not those that the run began with" in capsys.readouterr().out
+
+
 def test_if_every_checkpoint_is_damaged_the_run_says_so(training):
     training("run", **{**RESUMED, "max_steps": 4, "save_steps": 2}).run()
     folders = sorted((training("other", **RESUMED).folder.path.parent / "run" / "checkpoints").glob("step-*"))
