@@ -30,8 +30,13 @@ def prepare(arguments: list[Any]) -> Training:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    from vanilla_transformer.training.arguments import DataArguments, ModelArguments, RunArguments
-    from vanilla_transformer.training.objectives import FINETUNING_FLAGS, NoiseArguments, refuse_flags_of_others
+    from vanilla_transformer.training.arguments import (
+        DataArguments,
+        ModelArguments,
+        RunArguments,
+        refuse_flags_of_others,
+    )
+    from vanilla_transformer.training.objectives import FINETUNING_FLAGS, NoiseArguments
 
     parts = (NoiseArguments, ModelArguments, DataArguments, RunArguments)
     arguments = list(parse_arguments("pretrain", __doc__ or "", *parts, argv=argv))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
 from vanilla_transformer.modeling.configuration_vanilla_transformer import PAPER_ROWS
@@ -312,3 +313,21 @@ class RunArguments:
             raise ValueError(
                 f"average_last={self.average_last} needs checkpoints, and save_steps=0 writes none to average"
             )
+
+
+def refuse_flags_of_others(
+    own: Mapping[str, Sequence[str]], chosen: Collection[str], parts: Sequence[Any], said: str
+) -> None:
+    """ValueError if a flag that only others than the chosen know has not its default value.
+
+    Args:
+        own: of each that could be chosen, the names of its flags.
+        parts: dataclasses of flags.
+        said: what was chosen, in words.
+    """
+    for part in parts:
+        for f in fields(part):
+            default = f.default if f.default_factory is MISSING else f.default_factory()
+            owners = [owner for owner, names in own.items() if f.name in names]
+            if getattr(part, f.name) != default and owners and not set(owners) & set(chosen):
+                raise ValueError(f"{f.name} is for {' and '.join(owners)}, and {said}; leave it out")

@@ -12,6 +12,7 @@ from vanilla_transformer.training.arguments import (
     ModelArguments,
     RunArguments,
     TaskArguments,
+    refuse_flags_of_others,
 )
 from vanilla_transformer.training.class_names import ClassNames
 from vanilla_transformer.training.corpus import CorpusError, has_part
@@ -20,7 +21,6 @@ from vanilla_transformer.training.dialogue import DialogueTask
 from vanilla_transformer.training.labelled_rows import load_classification, load_parsing, load_tagging
 from vanilla_transformer.training.labelled_task import LabelledTask
 from vanilla_transformer.training.labelling import Labelling
-from vanilla_transformer.training.objectives import refuse_flags_of_others
 from vanilla_transformer.training.sequence_classification import SequenceClassification
 from vanilla_transformer.training.starting_model import starting_model
 from vanilla_transformer.training.task import Task

@@ -10,13 +10,14 @@ The noises themselves: `noising.py`, `reordering.py`, `span_corruption.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
+from vanilla_transformer.training.arguments import refuse_flags_of_others
 from vanilla_transformer.training.borders import Borders
 from vanilla_transformer.training.noising import Noise, Starts, TextInfilling, TokenDeletion, TokenMasking
 from vanilla_transformer.training.reordering import DocumentRotation, SentencePermutation
@@ -113,24 +114,6 @@ class NoiseArguments:
         chosen = [name for entry in known["objective"] for name in entry.split("+")]
         unused = {name for objective, names in OWN_FLAGS.items() if objective not in chosen for name in names}
         return cls(**{f.name: known[f.name] for f in fields(cls) if f.name in known and f.name not in unused})
-
-
-def refuse_flags_of_others(
-    own: Mapping[str, Sequence[str]], chosen: Collection[str], parts: Sequence[Any], said: str
-) -> None:
-    """ValueError if a flag that only others than the chosen know has not its default value.
-
-    Args:
-        own: of each that could be chosen, the names of its flags.
-        parts: dataclasses of flags.
-        said: what was chosen, in words.
-    """
-    for part in parts:
-        for f in fields(part):
-            default = f.default if f.default_factory is MISSING else f.default_factory()
-            owners = [owner for owner, names in own.items() if f.name in names]
-            if getattr(part, f.name) != default and owners and not set(owners) & set(chosen):
-                raise ValueError(f"{f.name} is for {' and '.join(owners)}, and {said}; leave it out")
 
 
 class InTurn(Noise):

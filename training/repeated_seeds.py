@@ -28,6 +28,7 @@ from accelerate.state import AcceleratorState, GradientState
 from vanilla_transformer.training.arguments import RunArguments
 from vanilla_transformer.training.checkpoints import complete_checkpoints
 from vanilla_transformer.training.loop import NonFiniteLossError, Training
+from vanilla_transformer.training.run_folder import write_whole
 from vanilla_transformer.training.score_names import shown_scores, title
 
 _LOWER_IS_BETTER = ("loss", "perplexity")
@@ -176,9 +177,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _write(folder: Path, found: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / ".unfinished-seeds.json"
-    unfinished.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, folder / "seeds.json")
+    write_whole(folder / "seeds.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 def _is_main() -> bool:

@@ -97,7 +97,7 @@ class RunFolder:
                     f"output_dir {path} holds a run or a model already ({', '.join(ours)}); give another folder, or {way_out}"
                 )
         self.path.mkdir(parents=True, exist_ok=True)
-        _write(description, yaml.safe_dump({"flags": flags, **_environment()}, sort_keys=False, allow_unicode=True))
+        write_whole(description, yaml.safe_dump({"flags": flags, **_environment()}, sort_keys=False, allow_unicode=True))
 
     def _check_flags(self, old: dict[str, Any], new: dict[str, Any], override: bool) -> None:
         # A straight line to 0 at max_steps is another line with other max_steps.
@@ -159,23 +159,29 @@ class RunFolder:
         """Draw the curves and write the model card anew, from what was logged."""
         draw_curves(self.metrics(), self.path / "curves.png")
         card = model_card(self.path.name, model, self.flags, self.metrics(), environment=_environment())
-        _write(self.path / "README.md", card)
+        write_whole(self.path / "README.md", card)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All that was logged."""
-        file = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+        return read_metrics(self.path)
 
     def forget_metrics_after(self, update: int) -> None:
         """Drop the evaluations of updates that a resumed run will make again."""
         self._write_metrics([row for row in self.metrics() if row["step"] <= update])
 
     def _write_metrics(self, rows: list[dict[str, Any]]) -> None:
-        _write(self.path / "metrics.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_whole(self.path / "metrics.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".unfinished-{path.name}")
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """All that a run has logged; nothing if there is none."""
+    file = folder / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Readers see the old text or the new one, also where several processes write."""
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
 

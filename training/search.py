@@ -11,7 +11,6 @@ made (but for TPE, which looks at what is finished). Random search beats a grid 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
+from vanilla_transformer.training.run_folder import read_metrics
 from vanilla_transformer.training.search_arguments import SearchArguments
 from vanilla_transformer.training.search_results import SearchResults
 from vanilla_transformer.training.search_space import Space, check_values, with_values
@@ -194,7 +194,7 @@ class Search:
     def _watch(self, one: _Running) -> None:
         """Report what a trial has evaluated since, in its order, and stop it if the pruner says so."""
         one.claim.renew()
-        rows = [row for row in _metrics(one.folder) if row["split"] == "validation" and not row.get("averaged")]
+        rows = [row for row in read_metrics(one.folder) if row["split"] == "validation" and not row.get("averaged")]
         for row in rows[one.rows :]:
             one.rows += 1
             if one.pruned_at is not None or not math.isfinite(row[self.metric]):
@@ -208,7 +208,7 @@ class Search:
     def _finish(self, one: _Running) -> None:
         """What came of a trial whose process is over."""
         outcome = one.process.outcome()
-        metrics = _metrics(one.folder)
+        metrics = read_metrics(one.folder)
         facts: dict[str, Any] = {"seconds": round(time.monotonic() - one.begun, 1), "folder": one.folder.name}
         best = [row for row in metrics if row["split"] == "validation" and row.get("best")]
         if one.pruned_at is not None:
@@ -282,7 +282,7 @@ class Search:
             return
         folder = self.path / "trials" / best.user_attrs["folder"]
         claim = Claim.take(self.path / "trials" / "test.claim")
-        if claim is None or any(row["split"] == "test" for row in _metrics(folder)):
+        if claim is None or any(row["split"] == "test" for row in read_metrics(folder)):
             return
         arguments = with_values(self.arguments, {**best.params, "output_dir": str(folder), "resume": True})
         outcome = TrialProcess("test", self.prepare, arguments, folder / "test_log.txt", 1, 0).outcome()
@@ -293,11 +293,6 @@ class Search:
             )
         if "reason" in outcome:
             raise ValueError(f"the trials are done, but the test part could not be scored: {outcome['reason']}")
-
-
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    file = folder / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 def _told(values: dict[str, Any]) -> str:

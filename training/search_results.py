@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from vanilla_transformer.training.run_folder import read_metrics, write_whole
 from vanilla_transformer.training.score_names import title
 from vanilla_transformer.training.search_space import Space, with_values
 
@@ -47,7 +48,7 @@ class SearchResults:
     def write(self) -> None:
         """trials.jsonl, and best.yaml once there is one."""
         rows = [json.dumps(self._row(trial), ensure_ascii=False) + "\n" for trial in self.finished()]
-        self._write("trials.jsonl", "".join(rows))
+        write_whole(self.folder / "trials.jsonl", "".join(rows))
         if (best := self.best()) is not None:
             text = (
                 f"# Trial {best.user_attrs['number']} of {len(rows)}: {self.metric} {best.value} of the validation part. Use:\n"
@@ -55,7 +56,7 @@ class SearchResults:
                 f"# and, for what can be expected of it, --seeds 5\n\n"
             )
             flags = self._flags(best)
-            self._write("best.yaml", text + yaml.safe_dump(flags, sort_keys=False, allow_unicode=True))
+            write_whole(self.folder / "best.yaml", text + yaml.safe_dump(flags, sort_keys=False, allow_unicode=True))
 
     def drop_weights(self) -> None:
         """Delete the weights and checkpoints of all trials but the best."""
@@ -87,8 +88,7 @@ class SearchResults:
             f"Best: trial {best.user_attrs['number']}, {self.metric} {best.value} of the validation part, which the choice makes "
             f"look better than it is; its flags: {self.folder / 'best.yaml'}"
         )
-        file = self.folder / "trials" / best.user_attrs["folder"] / "metrics.jsonl"
-        for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+        for row in read_metrics(self.folder / "trials" / best.user_attrs["folder"]):
             if row["split"] == "test":
                 shown.append(f"Test part, scored with this trial alone: {self.metric} {row[self.metric]}")
         return "\n".join(shown)
@@ -184,8 +184,3 @@ class SearchResults:
                     chosen[f.name] = getattr(part, f.name)
         chosen.pop("resume", None)
         return chosen | {"output_dir": str(self.folder / "best")}
-
-    def _write(self, name: str, text: str) -> None:
-        unfinished = self.folder / f".unfinished-{os.getpid()}-{name}"
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, self.folder / name)

@@ -15,7 +15,7 @@ from vanilla_transformer.training.dialogue import SPEAKERS, add_speakers, distin
 def tokenizer(toy):
     made = AutoTokenizer.from_pretrained(toy / "tokenizer")
     model = SimpleNamespace(resize_token_embeddings=lambda *_, **__: None, config=SimpleNamespace())
-    add_speakers(made, model)  # type: ignore[arg-type]
+    add_speakers(made, model)
     return made
 
 
