@@ -1,26 +1,18 @@
 """The one training loop, for pretraining and for every task.
 
-    batches --> model --> loss, summed --> gradient of the mean over ALL target tokens of the update --> Adam --> ...
-
-An update adds up the gradients of `accumulation_steps` batches on each of W processes. Each batch's summed loss is
-divided by the target tokens of all of them together, so that 1 x 16, 4 x 4 and 2 processes x 8 give one gradient;
-dividing each batch by its own tokens, and then averaging, would weight short batches more.
+    batches --> updates of the weights (updates.py) --> evaluations --> the best model, in the run's folder
+                                                    --> checkpoints, from which a run goes on
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import sys
 import time
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from vanilla_transformer.training.adapters import add_adapters, without_adapters
@@ -34,18 +26,15 @@ from vanilla_transformer.training.checkpoints import (
     load_weights,
     save_checkpoint,
 )
-from vanilla_transformer.training.evaluation import as_saved, counted_labels
+from vanilla_transformer.training.evaluation import as_saved
 from vanilla_transformer.training.fingerprint import fingerprint_of
 from vanilla_transformer.training.run_folder import RunFolder
-from vanilla_transformer.training.schedules import learning_rate
+from vanilla_transformer.training.run_log import RunLog
 from vanilla_transformer.training.stop_signals import StopSignals
 from vanilla_transformer.training.task import Task
 from vanilla_transformer.training.token_batches import TokenBatches
 from vanilla_transformer.training.transfer import Transfer
-
-
-class NonFiniteLossError(ValueError):
-    """The loss became NaN or infinite; the weights were not touched by it."""
+from vanilla_transformer.training.updates import Batch, Updates
 
 
 class Training:
@@ -107,6 +96,8 @@ class Training:
         )
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.plain: PreTrainedModel = accelerator.unwrap_model(self.model)
+        self.updates = Updates(accelerator, self.model, self.plain, self.optimizer, self.transfer, run)
+        self.log = RunLog(accelerator, run)
         # The weights were drawn alike on all processes; from here on each drops other units than its neighbours.
         torch.manual_seed(run.seed + accelerator.process_index)
         corpus = fingerprint_of(task.train.examples.encoded)
@@ -139,29 +130,20 @@ class Training:
         )
         self._announce()
         loader = self._micro_batches()
-        bar = tqdm(
-            total=run.max_steps,
-            initial=self.progress.update,
-            unit="update",
-            disable=not accelerator.is_main_process or not sys.stderr.isatty(),
-        )
-        window = _Window()
+        self.log.begin(self.progress.update, self.batches.padding_share())
         self.last_saved = self.progress.update if run.resume else -1
         with StopSignals() as signals:
             while self.progress.update < run.max_steps and not self._out_of_patience():
-                self._update(loader, window)
+                self._update(loader)
                 update = self.progress.update
-                bar.update()
-                if update % run.log_steps == 0 or update == run.max_steps:
-                    self._log(window, bar)
                 if update % run.eval_steps == 0:
                     self._evaluate()
                 if run.save_steps and update % run.save_steps == 0:
                     self._save()
                 self._stop_if_asked(signals)
-            bar.close()
+            self.log.end()
             if self._out_of_patience():
-                self._print(f"No better model in {run.patience} evaluations: stopped at update {self.progress.update}.")
+                self.log.print(f"No better model in {run.patience} evaluations: stopped at update {self.progress.update}.")
             if self.progress.evaluated != self.progress.update:
                 self._evaluate()
             if self.last_saved != self.progress.update:
@@ -183,75 +165,21 @@ class Training:
                 self._save()
             raise KeyboardInterrupt(f"update {update} is saved; continue with the same flags and --resume")
 
-    def _update(self, loader: Iterator[dict[str, torch.Tensor]], window: _Window) -> None:
-        """One update of the weights."""
+    def _update(self, loader: Iterator[Batch]) -> None:
         start = time.perf_counter()
-        run, accelerator, device = self.flags, self.accelerator, self.accelerator.device
-        micro_batches = [next(loader) for _ in range(run.accumulation_steps)]
-        rows: list[Any] = [batch.pop("rows") for batch in micro_batches]
-        target_tokens = sum(counted_labels(batch["labels"]) for batch in micro_batches)
-        source_tokens = sum(int(batch["attention_mask"].sum()) for batch in micro_batches)
-        counted: Any = accelerator.reduce(torch.tensor([target_tokens, source_tokens], device=device), "sum")
-        counts = counted.tolist()
-
-        update = self.progress.update + 1
-        self._set_learning_rate(update)
-        self.model.train()
-        self.transfer.rest(update)
-        losses = []
-        for number, batch in enumerate(micro_batches, start=1):
-            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-            is_last = number == len(micro_batches)
-            with contextlib.nullcontext() if is_last else accelerator.no_sync(self.model):
-                # W processes average their gradients; dividing by tokens / W makes that the sum over all tokens.
-                loss = self.model(**batch, num_items_in_batch=counts[0] / accelerator.num_processes).loss
-                accelerator.backward(loss)
-            losses.append(loss.detach())
-        mean: Any = accelerator.reduce(torch.stack(losses).sum(), "mean")
-        mean_loss = mean.item()
-        if not math.isfinite(mean_loss):
-            guilty = [batch for batch, loss in zip(rows, losses, strict=True) if not loss.isfinite()]
-            self._refuse_non_finite(f"the loss is {mean_loss}", update, guilty)
-        self.transfer.drop_gradients(update)
-        norm = self._clip_gradients()
-        if accelerator.scaler is None and not math.isfinite(norm):  # fp16's scaler skips such an update itself
-            self._refuse_non_finite(f"the norm of the gradient is {norm}", update, rows)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-        self.progress.update = update
-        self.progress.batches += len(micro_batches)
-        self.progress.tokens += counts[0] + counts[1]
+        progress = self.progress
+        micro_batches = [next(loader) for _ in range(self.flags.accumulation_steps)]
+        made = self.updates.make(progress.update + 1, micro_batches)
         seconds = time.perf_counter() - start
-        self.progress.seconds += seconds
-        self.progress.loss_sum += mean_loss * counts[0]
-        self.progress.loss_tokens += counts[0]
-        window.add(mean_loss, counts[0], counts[0] + counts[1], seconds)
+        progress.update += 1
+        progress.batches += len(micro_batches)
+        progress.tokens += made.tokens
+        progress.seconds += seconds
+        progress.loss_sum += made.loss * made.target_tokens
+        progress.loss_tokens += made.target_tokens
+        self.log.add(made, seconds)
 
-    def _set_learning_rate(self, update: int) -> None:
-        run = self.flags
-        rate = learning_rate(
-            update,
-            d_model=self.plain.config.d_model,
-            warmup_steps=run.warmup_steps,
-            noam_factor=run.noam_factor,
-            peak=run.learning_rate,
-            schedule=run.schedule,
-            max_steps=run.max_steps,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["rate"]
-
-    def _clip_gradients(self) -> float:
-        """The norm of the whole gradient, before it was clipped."""
-        parameters = list(self.model.parameters())
-        if self.flags.max_grad_norm:
-            norm: Any = self.accelerator.clip_grad_norm_(parameters, self.flags.max_grad_norm)
-        else:
-            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        return norm.item()
-
-    def _micro_batches(self) -> Iterator[dict[str, torch.Tensor]]:
+    def _micro_batches(self) -> Iterator[Batch]:
         train = self.task.train
 
         def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -266,16 +194,6 @@ class Training:
             generator=torch.Generator(),
         )
         return iter(loader)
-
-    def _refuse_non_finite(self, what: str, update: int, batches: list[list[int]]) -> NoReturn:
-        """Names the rows of the batches that are to blame, of whichever process."""
-        found = gather_object([row for batch in batches for row in batch])
-        shown = ", ".join(map(str, found[:50])) + (f", ... ({len(found)} in all)" if len(found) > 50 else "")
-        raise NonFiniteLossError(
-            f"{what} at update {update}, before the weights were changed by it; it came from "
-            f"train rows {shown}. Checkpoints stand as they were: look at these rows, lower the learning rate, "
-            f"or raise warmup_steps"
-        )
 
     # -------------------------------------------------------------------------------------- judging and keeping
 
@@ -306,15 +224,13 @@ class Training:
             elif "averaged" not in extra:  # which is no step of the training that patience watches
                 progress.evaluations_without_best += 1
         row["best"] = is_best
-        self._print(f"update {progress.update}: {self._told(row)}{' (best so far)' if is_best else ''}")
+        self.log.print(f"update {progress.update}: {self._told(row)}{' (best so far)' if is_best else ''}")
         if self.accelerator.is_main_process:
             self.folder.log_metrics(row)
             if is_best:
                 self.folder.publish(without_adapters(self.plain), self.tokenizer)
             self.folder.tell(self.plain)
-        self.accelerator.log(
-            {f"validation/{k}": v for k, v in row.items() if isinstance(v, (int, float))}, step=progress.update
-        )
+        self.log.track("validation", row)
         self.accelerator.wait_for_everyone()
 
     def _save(self) -> None:
@@ -333,10 +249,10 @@ class Training:
         # Every process looks for itself, and finds the same: none has to wait for another that may fail.
         checkpoint, faults = intact_checkpoint(self.folder.checkpoints)
         for fault in faults:
-            self._print(f"{fault}. The one before it is taken instead.")
+            self.log.print(f"{fault}. The one before it is taken instead.")
         before = load_checkpoint(checkpoint, self.accelerator, self.model, self.optimizer.optimizer)
         if before.processes != self.accelerator.num_processes:
-            self._print(
+            self.log.print(
                 f"Resuming with {self.accelerator.num_processes} processes instead of {before.processes}: an update now has "
                 f"{self.accelerator.num_processes * self.flags.accumulation_steps} batches."
             )
@@ -346,7 +262,7 @@ class Training:
             changed = "the training rows are not those that the run began with (files, vocabulary or limits have changed)"
             if not self.flags.override:
                 raise ValueError(f"--resume: {changed}; give the same, or --override to accept")
-            self._print(f"Resuming, but {changed}.")
+            self.log.print(f"Resuming, but {changed}.")
         before.corpus = self.progress.corpus
         self.progress = before
         if self.accelerator.is_main_process:
@@ -370,7 +286,7 @@ class Training:
             with as_saved(best):
                 row = {"step": progress.best_update or progress.update, "split": "test"}
                 row |= task.evaluate(self.accelerator, best, task.test, run.test_num_beams)
-            self._print(f"test: {self._told(row)}")
+            self.log.print(f"test: {self._told(row)}")
             if self.accelerator.is_main_process:
                 self.folder.log_metrics(row)
                 self.folder.tell(best)
@@ -378,6 +294,7 @@ class Training:
         # wait for a thread that waits for Python (seen with two processes, now and then, torch 2.13).
         self.accelerator.wait_for_everyone()
         self.model = self.plain
+        del self.updates
         self.accelerator.free_memory()
         self.accelerator.end_training()
 
@@ -386,65 +303,20 @@ class Training:
     def _announce(self) -> None:
         run, progress, config = self.flags, self.progress, self.plain.config
         parameters = sum(p.numel() for p in self.plain.parameters())
-        self._print(
+        self.log.print(
             f"Model: {parameters:,} parameters; deviations from the paper: {config.deviations_from_paper() or 'none'}"
         )
         if (said := str(self.transfer)) and self.transfer.is_partial:
-            self._print(f"Transfer: {said}")
+            self.log.print(f"Transfer: {said}")
         for name in ("train", "validation", "test"):
             corpus = getattr(self.task, name)
             if corpus is not None:
-                self._print(f"Data, {name}: {corpus.dropped}")
+                self.log.print(f"Data, {name}: {corpus.dropped}")
         per_update = run.accumulation_steps * self.accelerator.num_processes
-        self._print(
+        self.log.print(
             f"An epoch: {self.batches.batches_in_epoch() / per_update:.1f} updates of {per_update} x {run.max_tokens:,} tokens, "
             f"{100 * self.batches.padding_share():.1f} % padding. {progress.update:,} of {run.max_steps:,} updates done."
         )
 
     def _told(self, row: dict[str, Any]) -> str:
         return ", ".join(f"{name} {row[name]}" for name in self.task.told if name in row)
-
-    def _log(self, window: _Window, bar: tqdm) -> None:
-        loss, speed, seconds_per_update = window.take()
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
-        remaining = (self.flags.max_steps - self.progress.update) * seconds_per_update
-        line = {
-            "loss": f"{loss:.4f}",
-            "lr": f"{rate:.2e}",
-            "tokens/s": f"{speed:,.0f}",
-            "padding": f"{100 * self.batches.padding_share():.1f} %",
-        }
-        bar.set_postfix(line)
-        if bar.disable:
-            shown = ", ".join(f"{name} {value}" for name, value in line.items())
-            done = f"update {self.progress.update}/{self.flags.max_steps}"
-            self._print(f"{done}: {shown}, {remaining / 60:.1f} min left")
-        self.accelerator.log(
-            {"train/loss": loss, "train/learning_rate": rate, "train/tokens_per_second": speed},
-            step=self.progress.update,
-        )
-
-    def _print(self, line: str) -> None:
-        if self.accelerator.is_main_process:
-            tqdm.write(line)
-            sys.stdout.flush()
-
-
-class _Window:
-    """Means since the last line of the log."""
-
-    def __init__(self):
-        self.loss = self.target_tokens = self.tokens = self.seconds = self.updates = 0.0
-
-    def add(self, loss: float, target_tokens: int, tokens: int, seconds: float) -> None:
-        self.loss += loss * target_tokens
-        self.target_tokens += target_tokens
-        self.tokens += tokens
-        self.seconds += seconds
-        self.updates += 1
-
-    def take(self) -> tuple[float, float, float]:
-        """(loss per target token, source + target tokens per second, seconds per update), then begin anew."""
-        result = (self.loss / self.target_tokens, self.tokens / self.seconds, self.seconds / self.updates)
-        self.loss = self.target_tokens = self.tokens = self.seconds = self.updates = 0.0
-        return result

@@ -27,9 +27,10 @@ from accelerate.state import AcceleratorState, GradientState
 
 from vanilla_transformer.training.arguments import RunArguments
 from vanilla_transformer.training.checkpoints import complete_checkpoints
-from vanilla_transformer.training.loop import NonFiniteLossError, Training
+from vanilla_transformer.training.loop import Training
 from vanilla_transformer.training.run_folder import write_whole
 from vanilla_transformer.training.score_names import shown_scores, title
+from vanilla_transformer.training.updates import NonFiniteLossError
 
 _LOWER_IS_BETTER = ("loss", "perplexity")
 # These change nothing about a run that is over.

@@ -20,10 +20,11 @@ from vanilla_transformer.training import accelerator, loop
 from vanilla_transformer.training.accelerator import make_accelerator
 from vanilla_transformer.training.checksums import write_checksums
 from vanilla_transformer.training.denoising import DenoisingTask
-from vanilla_transformer.training.loop import NonFiniteLossError, Training
+from vanilla_transformer.training.loop import Training
 from vanilla_transformer.training.schedules import inverse_sqrt, noam
 from vanilla_transformer.training.token_batches import TokenBatches
 from vanilla_transformer.training.translation import TranslationTask
+from vanilla_transformer.training.updates import NonFiniteLossError
 
 # With a large epsilon Adam's step is proportional to the gradient, so that equal weights mean equal gradients; with
 # the usual one a rounding error in a tiny gradient would become a whole step.

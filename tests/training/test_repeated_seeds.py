@@ -11,8 +11,9 @@ import pytest
 from safetensors.torch import load_file
 
 from vanilla_transformer.training.arguments import RunArguments
-from vanilla_transformer.training.loop import NonFiniteLossError, Training
+from vanilla_transformer.training.loop import Training
 from vanilla_transformer.training.repeated_seeds import repeat_with_seeds, summary, table
+from vanilla_transformer.training.updates import NonFiniteLossError
 
 Prepare = Callable[[list[Any]], Training]
 
