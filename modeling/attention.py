@@ -15,6 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import dropout as drop
+from .short_attention import is_short, short_attention_forward
 
 
 def eager_attention_forward(
@@ -101,9 +102,12 @@ class MultiHeadAttention(nn.Module):
         Returns:
             The output (B, T, D), and the weights (B, H, T, L) where the implementation shows them, else None.
         """
-        query = self.split_heads(self.q_proj(hidden_states), self.d_k)
-        key, value = self.keys_and_values(hidden_states, key_value_states, past_key_values)
-        output, weights = self.attention_function(key_value_states is not None)(
+        if key_value_states is None and past_key_values is None:
+            query, key, value = self.project(hidden_states, self.q_proj, self.k_proj, self.v_proj)
+        else:
+            (query,) = self.project(hidden_states, self.q_proj)
+            key, value = self.keys_and_values(hidden_states, key_value_states, past_key_values)
+        output, weights = self.attention_function(query, key, key_value_states is not None)(
             self,
             query,
             key,
@@ -130,24 +134,44 @@ class MultiHeadAttention(nn.Module):
             )
 
         states = key_value_states if is_cross_attention else hidden_states
-        key = self.split_heads(self.k_proj(states), self.d_k)
-        value = self.split_heads(self.v_proj(states), self.d_v)
+        key, value = self.project(states, self.k_proj, self.v_proj)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
             if is_cross_attention and isinstance(past_key_values, EncoderDecoderCache):
                 past_key_values.is_updated[self.layer_idx] = True
         return key, value
 
-    def attention_function(self, is_cross_attention: bool) -> Callable:
-        """The kernel that `attn_implementation` names: transformers' (SDPA, flash, flex, ...), or the eager one above."""
+    def attention_function(self, query: torch.Tensor, key: torch.Tensor, is_cross_attention: bool) -> Callable:
+        """The kernel that `attn_implementation` names: transformers' (SDPA, flash, flex, ...), or one of those above."""
         implementation = self.config._attn_implementation
         # transformers' flash attention takes the lengths of the queries from the mask it is given. In cross-attention
         # that mask is the source's, so target tokens beyond the source's length would be dropped without a word.
         if is_cross_attention and "flash_attention" in implementation:
             implementation = "sdpa"
+        if implementation == "sdpa" and self.training and not self.config.attention_dropout and is_short(query, key):
+            return short_attention_forward
         return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
-    @staticmethod
-    def split_heads(projected: torch.Tensor, width: int) -> torch.Tensor:
-        """(B, T, H width) -> (B, H, T, width)."""
-        return projected.unflatten(-1, (-1, width)).transpose(1, 2)
+    def project(self, states: torch.Tensor, *layers: nn.Linear) -> list[torch.Tensor]:
+        """(B, T, D) -> for each layer (B, H, T, its d_k or d_v). In training, one product for all ordinary linear layers.
+
+        One product reads the states once, and under autocast casts them, and their gradient, once.
+        """
+        ordinary = all(
+            type(layer) is nn.Linear
+            and type(layer.weight) is nn.Parameter  # not split over devices, nor quantised
+            and not layer._forward_hooks
+            and not layer._forward_pre_hooks
+            for layer in layers
+        )
+        if self.training and ordinary and len(layers) > 1:
+            weight = torch.cat([layer.weight for layer in layers])
+            bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+            projected = nn.functional.linear(states, weight, bias).split(
+                [layer.out_features for layer in layers], dim=-1
+            )
+        else:
+            projected = [layer(states) for layer in layers]
+        widths = [self.d_v if layer is self.v_proj else self.d_k for layer in layers]
+        # As many heads as there are: with tensor parallelism some.
+        return [each.unflatten(-1, (-1, width)).transpose(1, 2) for each, width in zip(projected, widths, strict=True)]
