@@ -1,8 +1,8 @@
 """A command's flags: documented dataclasses -> `--some-flag value`, `--help` and `--config FILE.yaml`.
 
 Built on transformers' HfArgumentParser, which makes one flag of each field. Added here: YAML files whose
-values the command line overrides, `--flag` / `--no-flag` for every yes-or-no field, and answers that name the
-nearest flag.
+values the command line overrides, `--flag` / `--no-flag` for every yes-or-no field, numbers that may be a word
+(`int | Literal["auto"]`), and answers that name the nearest flag.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Sequence
@@ -97,6 +98,14 @@ class FlagParser(HfArgumentParser):
     @staticmethod
     def _parse_dataclass_field(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
         assert field.metadata.get("help"), f"the field {field.name} needs metadata={{'help': ...}}"
+        if int in typing.get_args(field.type) and (words := _words(field.type)):
+            parser.add_argument(
+                *dict.fromkeys([f"--{field.name.replace('_', '-')}", f"--{field.name}"]),
+                type=functools.partial(_number_or_word, words=words),
+                default=field.default,
+                help=field.metadata["help"],
+            )
+            return
         if field.type is not bool and field.type != bool | None:
             HfArgumentParser._parse_dataclass_field(parser, field)
             return
@@ -107,6 +116,19 @@ class FlagParser(HfArgumentParser):
         parser.add_argument(
             *options, action=_YesOrNo, dest=field.name, default=default, help=field.metadata["help"]
         )
+
+
+def _words(hint: Any) -> list[str]:
+    """Those that a union with Literal allows."""
+    literals = [part for part in typing.get_args(hint) if typing.get_origin(part) is Literal]
+    return [word for literal in literals for word in typing.get_args(literal)]
+
+
+def _number_or_word(text: str, words: Sequence[str]) -> int | str:
+    try:
+        return text if text in words else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number or {' or '.join(words)}, and is {text!r}") from None
 
 
 class _YesOrNo(argparse.Action):

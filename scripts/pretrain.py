@@ -19,6 +19,7 @@ def prepare(arguments: list[Any]) -> Training:
     from vanilla_transformer.training.objectives import make_noise
     from vanilla_transformer.training.starting_model import load_tokenizer, starting_model
 
+    settle_max_tokens(arguments)
     noise_arguments, model_arguments, data_arguments, run = arguments
     accelerator = make_accelerator(run)
     tokenizer = load_tokenizer(model_arguments)
@@ -26,6 +27,19 @@ def prepare(arguments: list[Any]) -> Training:
     model = starting_model(model_arguments, tokenizer, run.seed, run.attention)
     task = DenoisingTask(data_arguments, tokenizer, model, run, noise, noise_arguments.documents)
     return Training(accelerator, model, tokenizer, task, run, arguments)
+
+
+def settle_max_tokens(arguments: list[Any]) -> None:
+    """`max_tokens=auto` -> a number, in the same dataclasses."""
+    from vanilla_transformer.training import memory_fit
+    from vanilla_transformer.training.starting_model import load_tokenizer, starting_model
+
+    _, model_arguments, _, run = arguments
+
+    def make_model() -> Any:
+        return starting_model(model_arguments, load_tokenizer(model_arguments), run.seed, run.attention)
+
+    memory_fit.settle_max_tokens(arguments, make_model)
 
 
 @command
@@ -47,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from vanilla_transformer.training.repeated_seeds import repeat_with_seeds
 
+    settle_max_tokens(arguments)  # once, so that all seeds have the same
     repeat_with_seeds(prepare, arguments)
     return 0
 

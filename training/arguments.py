@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vanilla_transformer.modeling.configuration_vanilla_transformer import PAPER_ROWS
 
@@ -16,6 +16,12 @@ SMALL_PRESETS: dict[str, dict] = {
     "small": {"d_model": 512, "d_ff": 1024, "num_attention_heads": 4, "encoder_layers": 6, "decoder_layers": 6},
 }
 PRESETS: dict[str, dict] = {**SMALL_PRESETS, **PAPER_ROWS}
+
+
+if TYPE_CHECKING:
+    Tokens = int  # which it is for all but memory_fit.py, because that one comes first
+else:
+    Tokens = int | Literal["auto"]
 
 
 def _flag(help: str, default: Any = None) -> Any:
@@ -148,7 +154,13 @@ class DataArguments:
         "stand in for files that are not given"
     )
     dataset_config: str | None = _flag("its configuration, for example de-en")
-    streaming: bool = _flag("read the training data once, as a stream, and store only their token ids", False)
+    streaming: bool = _flag(
+        "for training data larger than memory: read and encode them while training, again in each epoch, and store nothing", False
+    )
+    shuffle_buffer: int = _flag(
+        "with streaming: rows that are in memory together, within which the order is random; two such pools are there at a time",
+        100_000,
+    )
     source_lang: str | None = _flag("name of the source language in the data, for example en")
     target_lang: str | None = _flag("name of the target language in the data, for example de")
     target_tag: bool = _flag("put the target language's tag (>>de<<) before each source text", False)
@@ -202,6 +214,8 @@ class DataArguments:
             raise ValueError(f"sampling_temperature={self.sampling_temperature} must be 1 or more")
         if self.sampling_temperature is not None and self.train_weights:
             raise ValueError("train_weights and sampling_temperature both say how often a file is seen: give one of them")
+        if self.shuffle_buffer < 1:
+            raise ValueError(f"shuffle_buffer={self.shuffle_buffer} must be at least 1")
         if not 0 <= self.bpe_dropout < 1:
             raise ValueError(f"bpe_dropout={self.bpe_dropout} is a probability: at least 0 and less than 1")
         for name in ("max_source_length", "max_target_length"):
@@ -233,7 +247,11 @@ class RunArguments:
         1,
     )
     max_steps: int = _flag("updates in all, those before a resume included", 100_000)
-    max_tokens: int = _flag("source + target tokens of a batch on one device, padding included", 4096)
+    max_tokens: Tokens = _flag(
+        "source + target tokens of a batch on one device, padding included; auto: as many as fit into its memory, at most "
+        "50,000, found before the run and kept when it is resumed",
+        4096,
+    )
     accumulation_steps: int = _flag("batches whose gradients are added up for one update, on each device", 1)
     learning_rate: float | None = _flag(
         "peak of the inverse square root schedule; if not given, the paper's: d_model^-0.5 warmup_steps^-0.5"
@@ -252,6 +270,7 @@ class RunArguments:
     max_grad_norm: float = _flag(
         "gradients are scaled down to this norm; 0 leaves them as they are, as in the paper", 0.0
     )
+    process_timeout: float = _flag("minutes that a process waits for the others, whatever they do, before the run ends", 30.0)
     precision: Literal["fp32", "bf16", "fp16"] = _flag("arithmetic of the products; weights stay in fp32", "fp32")
     attention: str = _flag(
         "attention implementation: eager, sdpa, flash_attention_2, ...; auto is transformers' choice", "auto"
@@ -275,7 +294,11 @@ class RunArguments:
     )
 
     def __post_init__(self):
-        counts = ("max_steps", "max_tokens", "accumulation_steps", "warmup_steps", "log_steps", "eval_steps", "seeds")
+        if self.max_tokens != "auto" and not isinstance(self.max_tokens, int):
+            raise ValueError(f"max_tokens={self.max_tokens!r} must be a whole number, or auto")
+        counts = ("max_steps", "accumulation_steps", "warmup_steps", "log_steps", "eval_steps", "seeds")
+        if self.max_tokens != "auto":
+            counts = (*counts, "max_tokens")
         for name in (*counts, "eval_num_beams", "test_num_beams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -290,6 +313,8 @@ class RunArguments:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0 < self.process_timeout < float("inf"):
+            raise ValueError(f"process_timeout={self.process_timeout} must be greater than 0")
         for name in ("learning_rate", "noam_factor"):
             value = getattr(self, name)
             if value is not None and not value > 0:

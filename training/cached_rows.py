@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from datasets import Dataset, Features, IterableDataset, load_dataset
+from datasets import Dataset, Features, IterableDataset, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 
 from vanilla_transformer.training.corpus_files import CorpusError, split_pair, unreadable
@@ -39,13 +39,12 @@ def cached_dataset(
     `arguments["files"]` are the files whose contents matter. What the generator raises (CorpusError, OSError) comes
     through as it is.
     """
+    if streaming:
+        return IterableDataset.from_generator(generate, features=features, gen_kwargs=arguments)
     # `datasets` names its cache after the arguments of the generator, so the contents must be among them.
     # Modification times would be cheaper, but a file restored or rewritten within the clock's grain would be
     # answered from the old cache.
-    contents = tuple(_content_hash(path) for entry in arguments["files"] for path in split_pair(entry) or (entry,))
-    if streaming:
-        return IterableDataset.from_generator(generate, features=features, gen_kwargs=arguments)
-    cached = arguments | {"contents": contents, "version": _READER_VERSION}
+    cached = arguments | {"contents": contents_of(arguments["files"]), "version": _READER_VERSION}
     try:
         return Dataset.from_generator(generate, features=features, gen_kwargs=cached)
     except DatasetGenerationError as error:
@@ -67,6 +66,23 @@ def load_hub(files: Sequence[str] | None, name: str, config: str | None, split: 
     if isinstance(data, Dataset) and not len(data):
         raise CorpusError(f"data set {name!r}, split {split!r}: the corpus is empty (no rows)")
     return data
+
+
+def contents_of(files: Sequence[str]) -> tuple[str, ...]:
+    """A hash of the contents of each file. CorpusError if one cannot be read."""
+    return tuple(_content_hash(path) for entry in file_list(files) for path in split_pair(entry) or (entry,))
+
+
+def hub_contents(name: str, config: str | None, split: str) -> tuple[str, ...]:
+    """What a part of a data set is made of: the contents of files that are here, the addresses of others, which on the Hub
+    contain the revision. CorpusError if it cannot be had.
+    """
+    try:
+        files = (load_dataset_builder(name, config).config.data_files or {}).get(split, [])
+    except (ValueError, OSError, DatasetGenerationError) as error:
+        raise cannot_load(error, f"data set {name!r}, configuration {config!r}") from None
+    found = tuple(_content_hash(file) if os.path.isfile(file) else str(file) for file in files)
+    return (name, str(config), split, *found)
 
 
 def cannot_load(error: Exception, what: str) -> CorpusError:

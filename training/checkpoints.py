@@ -24,6 +24,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from vanilla_transformer.training.checksums import fault_of, write_checksums
+from vanilla_transformer.training.processes import Processes
+from vanilla_transformer.training.sharding import gather_weights, is_sharded, like, spread_weights, whole_tensor
 
 
 @dataclass
@@ -34,6 +36,10 @@ class Progress:
     batches: int = 0
     """micro-batches that each process has consumed"""
     processes: int = 1
+    batches_per_update: int = 0
+    """of all processes; 0: an older version did not note it"""
+    accumulation_steps: int = 0
+    """the flag; 0: as above"""
     tokens: int = 0
     """source + target tokens seen, padding left out, all processes"""
     seconds: float = 0.0
@@ -55,8 +61,9 @@ class Progress:
 
 def save_checkpoint(
     folder: Path,
-    accelerator: Accelerator,
+    processes: Processes,
     model: torch.nn.Module,
+    plain: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
@@ -64,37 +71,47 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/step-N` and delete the oldest beyond `keep` (0 keeps all). Every process must call it.
 
+    Args:
+        model: what learns, as Accelerate prepared it.
+        plain: the same without its wrapper; of a model in shards, its whole copy, which is filled here.
+        keep: see above.
+
     It is written under another name and renamed when complete, so that a full disk or a kill leaves the earlier
     checkpoints as they are.
 
     Raises:
-        OSError: it could not be written; nothing of it is left behind.
+        OSError: on every process, if one of them could not write; nothing of it is left behind.
     """
+    accelerator = processes.accelerator
     final = folder / f"step-{progress.update}"
     unfinished = folder / f".unfinished-step-{progress.update}"
     try:
-        if accelerator.is_main_process:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        save_file(_random_state(accelerator.device), unfinished / f"random_state_{accelerator.process_index}.safetensors")
-        if accelerator.is_main_process:
-            plain: PreTrainedModel = accelerator.unwrap_model(model)
-            plain.save_pretrained(unfinished)
-            tokenizer.save_pretrained(unfinished)
-            save_file(_optimizer_tensors(plain, optimizer), unfinished / "optimizer.safetensors")
-            state = asdict(progress)
-            if accelerator.scaler is not None:
-                state["loss_scaler"] = accelerator.scaler.state_dict()
-            (unfinished / "progress.json").write_text(json.dumps(state, indent=1))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            write_checksums(unfinished)
-            shutil.rmtree(final, ignore_errors=True)
-            unfinished.rename(final)
-            if keep:
-                for old in complete_checkpoints(folder)[:-keep]:
-                    shutil.rmtree(old)
+        with processes.together():
+            if accelerator.is_main_process:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir(parents=True)
+        if is_sharded(model):
+            gather_weights(model, plain)
+        # Of shards, every process must give its own; and nothing that waits for another may stand inside of `together`.
+        moments = _optimizer_tensors(model, optimizer, accelerator) if is_sharded(model) or accelerator.is_main_process else {}
+        with processes.together():
+            save_file(_random_state(accelerator.device), unfinished / f"random_state_{accelerator.process_index}.safetensors")
+            if accelerator.is_main_process:
+                plain.save_pretrained(unfinished)
+                tokenizer.save_pretrained(unfinished)
+                save_file(moments, unfinished / "optimizer.safetensors")
+                state = asdict(progress)
+                if accelerator.scaler is not None:
+                    state["loss_scaler"] = accelerator.scaler.state_dict()
+                (unfinished / "progress.json").write_text(json.dumps(state, indent=1))
+        with processes.together():
+            if accelerator.is_main_process:
+                write_checksums(unfinished)
+                shutil.rmtree(final, ignore_errors=True)
+                unfinished.rename(final)
+                if keep:
+                    for old in complete_checkpoints(folder)[:-keep]:
+                        shutil.rmtree(old)
     except (OSError, SafetensorError) as error:  # safetensors has its own name for a full disk
         shutil.rmtree(unfinished, ignore_errors=True)
         raise OSError(f"{final} could not be written ({error}); earlier checkpoints are as they were") from error
@@ -102,7 +119,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    checkpoint: Path, accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    checkpoint: Path,
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    plain: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
 ) -> Progress:
     """Put model, optimizer and torch's generators into the state of `checkpoint`.
 
@@ -112,9 +133,10 @@ def load_checkpoint(
     Raises:
         ValueError: a file of it is damaged.
     """
-    plain: PreTrainedModel = accelerator.unwrap_model(model)
     load_weights(plain, checkpoint)
-    _load_optimizer_tensors(plain, optimizer, _load_tensors(checkpoint / "optimizer.safetensors"))
+    if is_sharded(model):
+        spread_weights(plain, model)
+    _load_optimizer_tensors(accelerator.unwrap_model(model), optimizer, _load_tensors(checkpoint / "optimizer.safetensors"))
     state = json.loads((checkpoint / "progress.json").read_text())
     if accelerator.scaler is not None and "loss_scaler" in state:
         accelerator.scaler.load_state_dict(state["loss_scaler"])
@@ -195,13 +217,17 @@ def _load_tensors(file: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{file} cannot be read ({error}); is it damaged?") from error
 
 
-def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    return {
-        f"{names[parameter]}|{key}": value.detach().cpu().contiguous()
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-    }
+def _optimizer_tensors(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+) -> dict[str, torch.Tensor]:
+    """Whole, on the first process; of shards every process must give its own, in the same order."""
+    found: dict[str, torch.Tensor] = {}
+    for name, parameter in accelerator.unwrap_model(model).named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            whole = whole_tensor(value.detach())
+            if accelerator.is_main_process:
+                found[f"{name}|{key}"] = whole.cpu().contiguous()
+    return found
 
 
 def _load_optimizer_tensors(
@@ -212,8 +238,12 @@ def _load_optimizer_tensors(
     for full_name, tensor in tensors.items():
         name, key = full_name.split("|")
         by_name.setdefault(name, {})[key] = tensor
-    ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    state = {index: by_name[name] for index, name in enumerate(ordered) if name in by_name}
+    ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {
+        index: {key: like(tensor, parameter) for key, tensor in by_name[names[parameter]].items()}
+        for index, parameter in enumerate(ordered)
+        if names[parameter] in by_name
+    }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -4,6 +4,7 @@ in the holes (T5). Which noise: `objectives.py`.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,10 @@ from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.collation import PairCollator
 from vanilla_transformer.training.corpus import CorpusError, encode_texts, has_part, load_texts
 from vanilla_transformer.training.documents import Blocks, encode_documents
-from vanilla_transformer.training.encoding import DroppedRows
+from vanilla_transformer.training.encoding import DroppedRows, StreamPart
 from vanilla_transformer.training.mixing import join, mix, temperature_weights
 from vanilla_transformer.training.noising import Noise
+from vanilla_transformer.training.streamed_batches import StreamedCorpus, contents_of_stream, refuse_mixtures
 from vanilla_transformer.training.task import Corpus, Task, length_limits
 from vanilla_transformer.training.token_batches import Examples
 
@@ -53,7 +55,8 @@ class DenoisingTask(Task):
         self.bpe_dropout = BpeDropout(tokenizer, data.bpe_dropout) if data.bpe_dropout else None
         self.tags = [tokenizer.convert_tokens_to_ids(tokenizer.language_tag(code)) for code in data.train_languages]
         self.limit = self._longest_text(min(length_limits(data, run, model)))
-        train = self._load(data.train_file, "train")
+        has_data = bool(data.train_file) or data.dataset_name is not None
+        train = self._stream() if data.streaming and has_data else self._load(data.train_file, "train")
         self.validation = self._load(data.validation_file, "validation")
         self.test = self._load(data.test_file, "test")
         if train is None:
@@ -100,20 +103,47 @@ class DenoisingTask(Task):
             sizes = np.bincount(blocks.corpus, minlength=len(groups)).tolist()
             weights = self.data.train_weights or temperature_weights(sizes, self.data.sampling_temperature or 1.0)
             blocks, dropped = mix(blocks, dropped, sizes, files, weights)
+        return self._corpus(blocks, dropped, split)
+
+    def _stream(self) -> StreamedCorpus:
+        """The training texts, read while they are trained on; texts are joined within a pool."""
+        refuse_mixtures(self.data, len(self.tags))
+        # A thread encodes, and a tokenizer that pads for one cannot be used by another at the same time.
+        tokenizer = copy.deepcopy(self.tokenizer)
+
+        def prepare(part: StreamPart, before: int) -> Corpus:
+            encoded, dropped = self._encode(part, tokenizer)
+            if not len(encoded):
+                return Corpus(Examples(encoded), np.zeros((0, 2), dtype=np.int64), dropped)
+            blocks = Blocks.of(encoded, [len(encoded)], self.limit if self.documents == "pack" else None)
+            dropped = replace(dropped, kept_rows=np.asarray(dropped.kept_rows)[blocks.first])
+            return self._corpus(blocks, dropped, "train", before)
+
+        meaning = contents_of_stream(self.data, self.tokenizer, self.documents, self.limit, self.tags)
+        texts = self._read(self.data.train_file, "train", streaming=True)
+        return StreamedCorpus(texts, meaning, prepare, self.data.shuffle_buffer)
+
+    def _corpus(self, blocks: Blocks, dropped: DroppedRows, split: str, before: int = 0) -> Corpus:
         recut = split == "train" and self.bpe_dropout is not None
-        examples = Examples(blocks, seed=self.run.seed, transform=self._recut_example if recut else self._example)
+        transform = self._recut_example if recut else self._example
+        examples = Examples(blocks, seed=self.run.seed, transform=transform, first=before)
         return Corpus(examples, self._pair_lengths(blocks.lengths), dropped)
 
     def _encoded(self, files: list[str], split: str) -> tuple[Any, DroppedRows]:
-        texts = load_texts(
+        return self._encode(self._read(files, split), self.tokenizer)
+
+    def _read(self, files: list[str], split: str, streaming: bool = False) -> Any:
+        return load_texts(
             files or None,
             dataset_name=None if files else self.data.dataset_name,
             dataset_config=self.data.dataset_config,
             split=split,
-            streaming=self.data.streaming and split == "train",
+            streaming=streaming,
         )
+
+    def _encode(self, texts: Any, tokenizer: Any) -> tuple[Any, DroppedRows]:
         encode = encode_texts if self.documents == "as-is" else encode_documents
-        return encode(texts, self.tokenizer, max_length=self.limit)
+        return encode(texts, tokenizer, max_length=self.limit)
 
     def _example(self, text: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         source, target = self.noise.pair(text["input_ids"], rng)

@@ -22,11 +22,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, IterableDataset, List, Value
+from datasets import Dataset, Features, List, Value
 
 from vanilla_transformer.training.borders import Borders
 from vanilla_transformer.training.corpus_files import CorpusError
-from vanilla_transformer.training.encoding import DroppedRows, first_rows, pair_lengths, stored_rows
+from vanilla_transformer.training.encoding import DroppedRows, StreamPart, first_rows, pair_lengths, stored_rows
 
 # Part of the cache name: raise it when the same texts would be cut elsewhere than before.
 _CUTTING_VERSION = 1
@@ -37,7 +37,7 @@ _AT_ONCE = 200_000
 
 
 def encode_documents(
-    texts: Dataset | IterableDataset, tokenizer: Any, *, max_length: int, num_proc: int | None = None
+    texts: Dataset | StreamPart, tokenizer: Any, *, max_length: int, num_proc: int | None = None
 ) -> tuple[Dataset, DroppedRows]:
     """Token ids of raw text, column `input_ids`: each text in one row or, if it is longer than `max_length`, in several.
 
@@ -46,7 +46,7 @@ def encode_documents(
         max_length: of a row in tokens, the `</s>` at its end included; at least 2.
 
     Raises:
-        CorpusError: there are no rows, or all are empty.
+        CorpusError: there are no rows, or all are empty (of a whole corpus).
         ValueError: a text must be cut, and the tokenizer is not byte-level (see `Borders`).
     """
     features = Features({"input_ids": List(Value("int32")), "row": Value("int64")})
@@ -75,7 +75,7 @@ def encode_documents(
         cut=int((pieces > 1).sum()),
         pieces=int(pieces[pieces > 1].sum()),
     )
-    if not len(kept):
+    if not len(kept) and not isinstance(texts, StreamPart):
         raise CorpusError(f"no row of the corpus is left: {dropped}")
     return (encoded if len(kept) == len(rows) else encoded.select(kept)), dropped
 

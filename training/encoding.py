@@ -5,15 +5,15 @@ counted (`DroppedRows`).
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, IterableDataset, List, Value
+from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
 from vanilla_transformer.training.corpus_files import CorpusError
@@ -21,8 +21,23 @@ from vanilla_transformer.training.corpus_files import CorpusError
 # Part of the cache name: raise it when the same texts and tokenizer would give other ids than before.
 _ENCODING_VERSION = 1
 _SHOWN_ROWS = 5
-# Encoded streams live here until the process ends (`tempfile` removes them then).
-_stream_folders: list[tempfile.TemporaryDirectory[str]] = []
+
+
+class StreamPart:
+    """The next `count` rows of a stream, or as many as are left: read once, batch by batch, and never all in memory.
+
+    Where a corpus is refused, because nothing of it is left, a part of one is not: the next may be better.
+    """
+
+    def __init__(self, rows: Iterator[dict[str, Any]], count: int):
+        self.rows, self.count = rows, count
+
+    def iter(self, batch_size: int) -> Iterator[dict[str, list[Any]]]:
+        """Columns of up to `batch_size` rows at a time."""
+        left = self.count
+        while left and (batch := list(islice(self.rows, min(batch_size, left)))):
+            left -= len(batch)
+            yield {name: [row[name] for row in batch] for name in batch[0]}
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,7 @@ class DroppedRows:
 
 
 def encode_pairs(
-    pairs: Dataset | IterableDataset,
+    pairs: Dataset | StreamPart,
     tokenizer: Any,
     *,
     max_source_length: int | None,
@@ -89,14 +104,13 @@ def encode_pairs(
     off.
 
     Args:
-        pairs: as from `load_pairs`. A stream is encoded into a temporary file that goes when the process
-            ends.
+        pairs: as from `load_pairs`; of a part of a stream the ids are kept in memory.
         max_source_length, max_target_length: the longest kept, in tokens with `</s>` and prefix; None keeps
             all.
         source_prefix: put before each source text as it is, e.g. a language tag with its space.
 
     Raises:
-        CorpusError: there are no rows, or none is left.
+        CorpusError: there are no rows, or none is left (of a whole corpus).
     """
 
     def encode(columns: dict[str, list[str]]) -> dict[str, list[list[int]]]:
@@ -122,7 +136,7 @@ def encode_pairs(
 
 
 def encode_texts(
-    texts: Dataset | IterableDataset, tokenizer: Any, *, max_length: int | None, num_proc: int | None = None
+    texts: Dataset | StreamPart, tokenizer: Any, *, max_length: int | None, num_proc: int | None = None
 ) -> tuple[Dataset, DroppedRows]:
     """Token ids of raw text: column `input_ids`; the rest as in `encode_pairs`."""
 
@@ -152,7 +166,7 @@ def _without_blank(ids: list[list[int]], blank: list[bool]) -> list[list[int]]:
 
 
 def _encode(
-    data: Dataset | IterableDataset,
+    data: Dataset | StreamPart,
     encode: Callable[[dict[str, list[str]]], dict[str, list[list[int]]]],
     names: tuple[str, ...],
     limits: tuple[int | None, ...],
@@ -181,13 +195,13 @@ def _encode(
         limits=limits,
         kept_rows=range(1, len(lengths) + 1) if len(kept) == len(lengths) else kept + 1,
     )
-    if not len(kept):
+    if not len(kept) and not isinstance(data, StreamPart):
         raise CorpusError(f"no row of the corpus is left: {dropped}")
     return (encoded if len(kept) == len(lengths) else encoded.select(kept)), dropped
 
 
 def stored_rows(
-    data: Dataset | IterableDataset,
+    data: Dataset | StreamPart,
     encode: Callable[[dict[str, list[str]], list[int]], dict[str, Any]],
     features: Features,
     tokenizer: Any,
@@ -196,15 +210,15 @@ def stored_rows(
     batch_size: int = 1000,
     num_proc: int | None = None,
 ) -> Dataset:
-    """Rows of texts -> memory-mapped rows of ids: in the cache, or, of a stream, in a file that goes with the process.
+    """Rows of texts -> rows of ids: memory-mapped from the cache, or, of a part of a stream, in memory.
 
     Args:
         encode: (columns, row numbers from 0) of a batch -> columns of any number of rows.
         name_parts: what the ids depend on besides texts and tokenizer: parts of the cache name.
         batch_size: texts that are in memory together.
     """
-    if isinstance(data, IterableDataset):
-        return _stored_stream(data, encode, features, batch_size)
+    if isinstance(data, StreamPart):
+        return _rows_in_memory(data, encode, features, batch_size)
     # Hashing a tokenizer through pickle is slow, and differs from call to call: it remembers its last padding.
     name = None
     if hasattr(tokenizer, "fingerprint"):
@@ -216,23 +230,33 @@ def stored_rows(
     )  # fmt: skip
 
 
-def _stored_stream(
-    stream: IterableDataset,
+def _rows_in_memory(
+    part: StreamPart,
     encode: Callable[[dict[str, list[str]], list[int]], dict[str, Any]],
     features: Features,
     batch_size: int,
 ) -> Dataset:
-    folder = tempfile.TemporaryDirectory(prefix="vanilla-transformer-stream-")
-    _stream_folders.append(folder)
-    path = os.path.join(folder.name, "encoded.arrow")
+    buffer = pa.BufferOutputStream()
     rows = 0
-    with ArrowWriter(path=path, features=features) as writer:
-        for columns in stream.iter(batch_size=batch_size):
+    with ArrowWriter(stream=buffer, features=features) as writer:
+        for columns in part.iter(batch_size):
             count = len(next(iter(columns.values())))
             writer.write_batch(encode(columns, list(range(rows, rows + count))))
             rows += count
-        writer.finalize()
-    return Dataset.from_file(path)
+        writer.finalize(close_stream=False)
+    return Dataset.from_buffer(buffer.getvalue())
+
+
+def together(parts: Sequence[DroppedRows]) -> DroppedRows:
+    """What was left out of corpora that stand one behind the other. Rows count through; `kept_rows` and notes are not kept."""
+    starts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
+    counts = {name: sum(getattr(part, name) for part in parts) for name in ("rows", "empty", "over_long", "cut", "pieces")}
+    rows = {
+        name: [row + start for part, start in zip(parts, starts, strict=False) for row in getattr(part, name)]
+        for name in ("empty_rows", "over_long_rows")
+    }
+    shown: dict[str, Any] = {name: tuple(found[:_SHOWN_ROWS]) for name, found in rows.items()}
+    return DroppedRows(**counts, **shown, limits=parts[0].limits)
 
 
 def first_rows(marked: np.ndarray) -> tuple[int, ...]:

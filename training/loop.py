@@ -6,16 +6,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from vanilla_transformer.training.adapters import add_adapters, without_adapters
+from vanilla_transformer.training.adapters import without_adapters
 from vanilla_transformer.training.arguments import RunArguments, TransferArguments
 from vanilla_transformer.training.checkpoints import (
     Progress,
@@ -27,13 +27,19 @@ from vanilla_transformer.training.checkpoints import (
     save_checkpoint,
 )
 from vanilla_transformer.training.evaluation import as_saved
-from vanilla_transformer.training.fingerprint import fingerprint_of
+from vanilla_transformer.training.feed import Feed, known_pools
+from vanilla_transformer.training.optimizer import ready_to_learn
+from vanilla_transformer.training.processes import Processes
 from vanilla_transformer.training.run_folder import RunFolder
 from vanilla_transformer.training.run_log import RunLog
+from vanilla_transformer.training.sharding import (
+    gather_weights,
+    is_sharded,
+    prepare,
+    refuse_partial_learning_in_shards,
+)
 from vanilla_transformer.training.stop_signals import StopSignals
 from vanilla_transformer.training.task import Task
-from vanilla_transformer.training.token_batches import TokenBatches
-from vanilla_transformer.training.transfer import Transfer
 from vanilla_transformer.training.updates import Batch, Updates
 
 
@@ -67,9 +73,10 @@ class Training:
             raise ValueError(f"best_metric={self.metric} is nothing that this task measures; choose {' or '.join(task.metrics)}")
         # Before there is a folder: what is refused here leaves none behind for the corrected flags to find.
         flags = next((part for part in arguments if isinstance(part, TransferArguments)), TransferArguments())
-        add_adapters(model, flags, run.seed)
-        self.transfer = Transfer(model, flags)
-        with accelerator.main_process_first():
+        self.transfer, optimizer = ready_to_learn(model, flags, run)
+        refuse_partial_learning_in_shards(accelerator, self.transfer)
+        self.processes = Processes(accelerator)
+        with self.processes.together():
             self.folder = RunFolder(
                 run.output_dir,
                 arguments,
@@ -77,31 +84,25 @@ class Training:
                 resume=run.resume,
                 override=run.override,
             )
-        if not self.folder.path.is_dir():
-            raise ValueError(
-                f"output_dir {run.output_dir}: this machine does not see the folder that the first one made; "
-                f"name a folder on a disk that all machines share"
-            )
-        if run.gradient_checkpointing:
-            # transformers 5.23 renamed it, and warns about the old name.
-            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-        kind = torch.optim.AdamW if run.weight_decay else torch.optim.Adam
-        optimizer = kind(
-            self.transfer.parameter_groups(),
-            lr=0.0,  # the schedule sets it before every update
-            betas=(run.adam_beta1, run.adam_beta2),
-            eps=run.adam_epsilon,
-            weight_decay=run.weight_decay,
-            fused=True,
-        )
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.plain: PreTrainedModel = accelerator.unwrap_model(self.model)
-        self.updates = Updates(accelerator, self.model, self.plain, self.optimizer, self.transfer, run)
+        with self.processes.together():
+            if not self.folder.path.is_dir():
+                raise ValueError(
+                    f"output_dir {run.output_dir}: this machine does not see the folder that the first one made; "
+                    f"name a folder on a disk that all machines share"
+                )
+        self.model, self.plain, self.optimizer = prepare(accelerator, model, optimizer)
         self.log = RunLog(accelerator, run)
+        self.updates = Updates(accelerator, self.model, self.plain, self.optimizer, self.transfer, run, self.log.print)
         # The weights were drawn alike on all processes; from here on each drops other units than its neighbours.
         torch.manual_seed(run.seed + accelerator.process_index)
-        corpus = fingerprint_of(task.train.examples.encoded)
-        self.progress = Progress(processes=accelerator.num_processes, corpus=corpus)
+        self.accumulation_steps = run.accumulation_steps
+        """batches of each process in an update: others than the flag says where a run is resumed with other processes"""
+        self.progress = Progress(
+            processes=accelerator.num_processes,
+            batches_per_update=accelerator.num_processes * run.accumulation_steps,
+            accumulation_steps=run.accumulation_steps,
+            corpus=task.train.fingerprint(),
+        )
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -111,28 +112,37 @@ class Training:
         Raises:
             ValueError: another process trains into the run's folder; or no checkpoint to resume from is intact.
             NonFiniteLossError: see there.
+            OSError: something could not be written; or another process failed, died, or did not answer.
         """
-        with self.folder.held():
-            return self._run()
+        with contextlib.ExitStack() as until_the_end:
+            with self.processes.together():
+                until_the_end.enter_context(self.folder.held())
+            with self.processes.watched(self._way_out):
+                return self._run()
+
+    def _way_out(self) -> str:
+        newest = self.folder.newest_checkpoint()
+        kept = f"the last checkpoint is {newest.name}: start again with --resume" if newest else "there is no checkpoint yet"
+        return f" at update {self.progress.update + 1}; {kept}"
 
     def _run(self) -> Progress:
         run, accelerator = self.flags, self.accelerator
-        accelerator.init_trackers("vanilla-transformer", config={k: str(v) for k, v in vars(run).items()})
+        with self.processes.together():
+            accelerator.init_trackers("vanilla-transformer", config={k: str(v) for k, v in vars(run).items()})
         if run.resume:
             self._resume()
-        self.batches = TokenBatches(
-            self.task.train.lengths,
+        self.batches = self.task.train.batches(
             run.max_tokens,
             run.seed,
+            known=known_pools(self.progress),
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
             start=self.progress.batches,
         )
         self._announce()
-        loader = self._micro_batches()
         self.log.begin(self.progress.update, self.batches.padding_share())
         self.last_saved = self.progress.update if run.resume else -1
-        with StopSignals() as signals:
+        with StopSignals() as signals, contextlib.closing(self._feed()) as loader:
             while self.progress.update < run.max_steps and not self._out_of_patience():
                 self._update(loader)
                 update = self.progress.update
@@ -168,7 +178,7 @@ class Training:
     def _update(self, loader: Iterator[Batch]) -> None:
         start = time.perf_counter()
         progress = self.progress
-        micro_batches = [next(loader) for _ in range(self.flags.accumulation_steps)]
+        micro_batches = [next(loader) for _ in range(self.accumulation_steps)]
         made = self.updates.make(progress.update + 1, micro_batches)
         seconds = time.perf_counter() - start
         progress.update += 1
@@ -179,37 +189,28 @@ class Training:
         progress.loss_tokens += made.target_tokens
         self.log.add(made, seconds)
 
-    def _micro_batches(self) -> Iterator[Batch]:
-        train = self.task.train
-
-        def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
-            return {**self.task.collator(examples), "rows": [train.row(example["index"]) for example in examples]}
-
-        # A generator of its own: the loader draws a number from it, and dropout must not notice.
-        loader = DataLoader(
-            train.examples,
-            batch_sampler=self.batches,
-            collate_fn=collate,
-            pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator(),
-        )
-        return iter(loader)
+    def _feed(self) -> Feed:
+        pin = self.accelerator.device.type == "cuda"
+        return Feed(self.task.train, self.batches, self.task.collator, self.progress, pin, self.log.print)
 
     # -------------------------------------------------------------------------------------- judging and keeping
 
     def _evaluate(self, **extra: Any) -> None:
         """Score the model on the validation part, log it, and keep it in the run's folder if it is the best so far."""
         progress, task = self.progress, self.task
+        epochs = self.batches.epochs(progress.batches * progress.processes)
         row: dict[str, Any] = {
             "step": progress.update,
             "split": "validation",
-            "epoch": round(progress.batches * progress.processes / self.batches.batches_in_epoch(), 3),
+            "epoch": None if epochs is None else round(epochs, 3),
             "seconds": round(progress.seconds, 2),
             "tokens": progress.tokens,
             "train_loss": round(progress.loss_sum / progress.loss_tokens, 5) if progress.loss_tokens else None,
             **extra,
         }
         progress.loss_sum, progress.loss_tokens, progress.evaluated = 0.0, 0, progress.update
+        if is_sharded(self.model) and "averaged" not in extra:
+            gather_weights(self.model, self.plain)
         is_best = True
         if task.validation is not None:
             with as_saved(self.plain):
@@ -225,19 +226,20 @@ class Training:
                 progress.evaluations_without_best += 1
         row["best"] = is_best
         self.log.print(f"update {progress.update}: {self._told(row)}{' (best so far)' if is_best else ''}")
-        if self.accelerator.is_main_process:
-            self.folder.log_metrics(row)
-            if is_best:
-                self.folder.publish(without_adapters(self.plain), self.tokenizer)
-            self.folder.tell(self.plain)
-        self.log.track("validation", row)
-        self.accelerator.wait_for_everyone()
+        with self.processes.together():
+            if self.accelerator.is_main_process:
+                self.folder.log_metrics(row)
+                if is_best:
+                    self.folder.publish(without_adapters(self.plain), self.tokenizer)
+                self.folder.tell(self.plain)
+            self.log.track("validation", row)
 
     def _save(self) -> None:
         save_checkpoint(
             self.folder.checkpoints,
-            self.accelerator,
+            self.processes,
             self.model,
+            self.plain,
             self.tokenizer,
             self.optimizer.optimizer,
             self.progress,
@@ -250,14 +252,8 @@ class Training:
         checkpoint, faults = intact_checkpoint(self.folder.checkpoints)
         for fault in faults:
             self.log.print(f"{fault}. The one before it is taken instead.")
-        before = load_checkpoint(checkpoint, self.accelerator, self.model, self.optimizer.optimizer)
-        if before.processes != self.accelerator.num_processes:
-            self.log.print(
-                f"Resuming with {self.accelerator.num_processes} processes instead of {before.processes}: an update now has "
-                f"{self.accelerator.num_processes * self.flags.accumulation_steps} batches."
-            )
-            before.batches = before.batches * before.processes // self.accelerator.num_processes
-            before.processes = self.accelerator.num_processes
+        before = load_checkpoint(checkpoint, self.accelerator, self.model, self.plain, self.optimizer.optimizer)
+        self._share_batches(before)
         if before.corpus and before.corpus != self.progress.corpus:
             changed = "the training rows are not those that the run began with (files, vocabulary or limits have changed)"
             if not self.flags.override:
@@ -265,8 +261,31 @@ class Training:
             self.log.print(f"Resuming, but {changed}.")
         before.corpus = self.progress.corpus
         self.progress = before
-        if self.accelerator.is_main_process:
-            self.folder.forget_metrics_after(before.update)
+        with self.processes.together():
+            if self.accelerator.is_main_process:
+                self.folder.forget_metrics_after(before.update)
+
+    def _share_batches(self, before: Progress) -> None:
+        """As many batches an update as before, over the processes that there are now."""
+        processes, given = self.accelerator.num_processes, self.flags.accumulation_steps
+        had = before.batches_per_update or before.processes * given
+        wants_others = self.flags.override and given != (before.accumulation_steps or given)
+        if processes * given != had and not wants_others:
+            if had % processes:
+                raise ValueError(
+                    f"--resume: an update had {had} batches, which {processes} processes cannot share alike; take a number of "
+                    f"processes that divides {had}, or --override with other accumulation_steps"
+                )
+            self.accumulation_steps = had // processes
+        now = processes * self.accumulation_steps
+        if (before.processes, had) != (processes, now):
+            told = "as many tokens as before" if now == had else f"{now} batches instead of {had}"
+            self.log.print(
+                f"Resuming with {processes} x {self.accumulation_steps} batches an update (processes x accumulated) instead of "
+                f"{before.processes} x {had // before.processes}: {told}."
+            )
+        before.batches = before.batches * before.processes // processes
+        before.processes, before.batches_per_update, before.accumulation_steps = processes, now, given
 
     def _finish(self) -> None:
         """Average the last checkpoints if asked to, keep the best of all, score it on the test part."""
@@ -287,9 +306,10 @@ class Training:
                 row = {"step": progress.best_update or progress.update, "split": "test"}
                 row |= task.evaluate(self.accelerator, best, task.test, run.test_num_beams)
             self.log.print(f"test: {self._told(row)}")
-            if self.accelerator.is_main_process:
-                self.folder.log_metrics(row)
-                self.folder.tell(best)
+            with self.processes.together():
+                if self.accelerator.is_main_process:
+                    self.folder.log_metrics(row)
+                    self.folder.tell(best)
         # The wrapped model goes before the process group does: if it held the group's last reference, Gloo's destructor would
         # wait for a thread that waits for Python (seen with two processes, now and then, torch 2.13).
         self.accelerator.wait_for_everyone()
@@ -312,9 +332,10 @@ class Training:
             corpus = getattr(self.task, name)
             if corpus is not None:
                 self.log.print(f"Data, {name}: {corpus.dropped}")
-        per_update = run.accumulation_steps * self.accelerator.num_processes
+        per_update = self.accumulation_steps * self.accelerator.num_processes
+        batches, what = self.batches.announced()
         self.log.print(
-            f"An epoch: {self.batches.batches_in_epoch() / per_update:.1f} updates of {per_update} x {run.max_tokens:,} tokens, "
+            f"{what}: {batches / per_update:.1f} updates of {per_update} x {run.max_tokens:,} tokens, "
             f"{100 * self.batches.padding_share():.1f} % padding. {progress.update:,} of {run.max_steps:,} updates done."
         )
 

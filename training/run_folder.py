@@ -44,6 +44,8 @@ _FREE_ON_RESUME = {
     "keep_checkpoints",
     "patience",
     "average_last",
+    "accumulation_steps",  # the loop keeps, or refuses to change, how many batches an update has
+    "process_timeout",
     "eval_num_beams",
     "test_num_beams",
     "test_file",
@@ -67,7 +69,7 @@ class RunFolder:
         override: whether its flags may differ.
 
     Raises:
-        ValueError: the folder holds another run or a model, or nothing where one shall resume.
+        ValueError: the folder holds another run or a model, or nothing where one shall resume; or cannot be written to.
     """
 
     def __init__(
@@ -96,8 +98,13 @@ class RunFolder:
                 raise ValueError(
                     f"output_dir {path} holds a run or a model already ({', '.join(ours)}); give another folder, or {way_out}"
                 )
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(description, yaml.safe_dump({"flags": flags, **_environment()}, sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump({"flags": flags, **_environment()}, sort_keys=False, allow_unicode=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(description, text)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ValueError(f"output_dir {path} cannot be written to ({reason}); give another folder") from error
 
     def _check_flags(self, old: dict[str, Any], new: dict[str, Any], override: bool) -> None:
         # A straight line to 0 at max_steps is another line with other max_steps.
@@ -131,7 +138,8 @@ class RunFolder:
             yield
         finally:
             if lock.is_locked:
-                Path(lock.lock_file).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a disk that has become read-only: what the run says of it matters more
+                    Path(lock.lock_file).unlink(missing_ok=True)
                 lock.release()
 
     def newest_checkpoint(self) -> Path | None:
@@ -177,6 +185,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """All that a run has logged; nothing if there is none."""
     file = folder / "metrics.jsonl"
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+
+def recorded_flags(folder: Path) -> dict[str, Any]:
+    """Those of the run in the folder, as they were resolved, or of the first seed of several; none if there is no run."""
+    files = [folder / "training.yaml", *sorted(folder.glob("seed-*/training.yaml"))]
+    found = next((file for file in files if file.is_file()), None)
+    return yaml.safe_load(found.read_text(encoding="utf-8"))["flags"] if found else {}
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -13,7 +13,11 @@ from transformers import PreTrainedModel
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.encoding import DroppedRows
 from vanilla_transformer.training.evaluation import negative_log_likelihood
-from vanilla_transformer.training.token_batches import Examples
+from vanilla_transformer.training.fingerprint import fingerprint_of
+from vanilla_transformer.training.token_batches import Examples, TokenBatches
+
+if TYPE_CHECKING:
+    from vanilla_transformer.training.streamed_batches import StreamedCorpus
 
 
 @dataclass
@@ -30,6 +34,20 @@ class Corpus:
     def row(self, index: int) -> int:
         """The row of the user's corpus, counted from 1, that an example was made of."""
         return int(self.dropped.kept_rows[index]) if len(self.dropped.kept_rows) else index + 1
+
+    def fingerprint(self) -> str:
+        """What the rows are, as one short text: resuming with others would be another run."""
+        return fingerprint_of(self.examples.encoded)
+
+    def batches(self, max_tokens: int, seed: int, known: Any = None, **where: int) -> TokenBatches:
+        """The batches of a run, of which `read` makes examples; arguments as of `TokenBatches`, but for `known`, which a
+        `StreamedCorpus` needs.
+        """
+        return TokenBatches(self.lengths, max_tokens, seed, **where)
+
+    def read(self, named: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """The examples of (epoch, index), each with the `row` it was made of."""
+        return [example | {"row": self.row(example["index"])} for example in self.examples.__getitems__(named)]
 
 
 def length_limits(data: DataArguments, run: RunArguments, model: PreTrainedModel) -> tuple[int, int]:
@@ -53,7 +71,7 @@ def length_limits(data: DataArguments, run: RunArguments, model: PreTrainedModel
 class Task:
     """Base of all tasks. `train` is always there; `validation` and `test` may be None."""
 
-    train: Corpus
+    train: Corpus | StreamedCorpus
     validation: Corpus | None = None
     test: Corpus | None = None
     collator: Callable[[list[dict[str, Any]]], dict[str, Any]]

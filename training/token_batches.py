@@ -101,6 +101,14 @@ class TokenBatches(torch.utils.data.Sampler):
         """Number of batches of an epoch over all processes, the same for each epoch."""
         return self._num_batches
 
+    def epochs(self, position: int) -> float:
+        """How many epochs the first `position` batches of all processes are."""
+        return position / self._num_batches
+
+    def announced(self) -> tuple[int, str]:
+        """(batches, what they are), for the log."""
+        return self._num_batches, "An epoch"
+
     def padding_share(self) -> float:
         """Share of an epoch's tokens that are padding: 0 = none, 0.5 = half the work is wasted."""
         return 1 - int(self.lengths.sum()) / self._padded_tokens
@@ -129,6 +137,7 @@ class Examples(torch.utils.data.Dataset):
         encoded: a `datasets.Dataset`, or anything that answers `encoded[[i, j]]` with a dictionary of columns.
         transform: `(example, rng) -> example`, e.g. denoising; a row gets the same noise wherever and in
             whatever order it is read, and fresh noise in each epoch.
+        first: the first row's number, for the noise, where these are a part of a corpus.
     """
 
     def __init__(
@@ -137,9 +146,11 @@ class Examples(torch.utils.data.Dataset):
         *,
         seed: int = 0,
         transform: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]] | None = None,
+        first: int = 0,
     ) -> None:
         self.encoded = encoded
         self.seed = seed
+        self.first = first
         self.transform = transform
 
     def __len__(self) -> int:
@@ -155,7 +166,7 @@ class Examples(torch.utils.data.Dataset):
         rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         if self.transform is not None:
             rows = [
-                self.transform(row, np.random.default_rng((self.seed, epoch, index)))
+                self.transform(row, np.random.default_rng((self.seed, epoch, self.first + index)))
                 for row, (epoch, index) in zip(rows, keys, strict=True)
             ]
         # Whoever finds something wrong with a batch can say which rows it was made of.

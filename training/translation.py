@@ -6,6 +6,7 @@ texts cut into pieces always alike, or anew each time they are seen (`bpe_dropou
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,9 +23,10 @@ from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.collation import PairCollator
 from vanilla_transformer.training.corpus import CorpusError, encode_pairs, has_part, load_pairs, pair_lengths
 from vanilla_transformer.training.directions import Direction, directions_of
-from vanilla_transformer.training.encoding import DroppedRows
+from vanilla_transformer.training.encoding import DroppedRows, StreamPart
 from vanilla_transformer.training.metrics import Bleu, ChrF
 from vanilla_transformer.training.mixing import join, mix, temperature_weights
+from vanilla_transformer.training.streamed_batches import StreamedCorpus, contents_of_stream, refuse_mixtures
 from vanilla_transformer.training.task import Corpus, Task, length_limits
 from vanilla_transformer.training.token_batches import Examples
 
@@ -65,7 +67,8 @@ class TranslationTask(Task):
         self.positions = model.config.max_position_embeddings
         self.tagged = data.target_tag or bool(data.train_languages)
         self.bpe_dropout = BpeDropout(tokenizer, data.bpe_dropout) if data.bpe_dropout else None
-        train = self._load("train")
+        has_data = bool(data.train_file) or data.dataset_name is not None
+        train = self._stream() if data.streaming and has_data else self._load("train")
         self.validation = self._load("validation")
         self.test = self._load("test")
         if train is None:
@@ -105,25 +108,49 @@ class TranslationTask(Task):
         texts = read[0][0] if len(read) == 1 else concatenate_datasets([pairs for pairs, _, _ in read])
         return TranslationCorpus(examples, pair_lengths(encoded), dropped, texts, counts)
 
-    def _read(self, files: list[str], direction: Direction, part: str) -> tuple[Any, Any, DroppedRows]:
-        """(texts, ids, what was left out) of files of one direction, or of a part of a data set."""
-        pairs = load_pairs(
+    def _stream(self) -> StreamedCorpus:
+        """The training pairs, read while they are trained on."""
+        directions = directions_of(self.data, "train")
+        refuse_mixtures(self.data, len(set(directions)))
+        direction, tokenizer = directions[0], self.tokenizer
+        # A thread encodes, and a tokenizer that pads for one cannot be used by another at the same time.
+        own = copy.deepcopy(tokenizer)
+
+        def prepare(part: StreamPart, before: int) -> Corpus:
+            encoded, dropped = self._encode(part, direction, own)
+            recut = self._recut if self.bpe_dropout else None
+            examples = Examples(encoded, seed=self.run.seed, transform=recut, first=before)
+            return Corpus(examples, pair_lengths(encoded), dropped)
+
+        meaning = contents_of_stream(self.data, tokenizer, str(direction), self.tagged, self.limits)
+        pairs = self._pairs(self.data.train_file, direction, "train", streaming=True)
+        return StreamedCorpus(pairs, meaning, prepare, self.data.shuffle_buffer)
+
+    def _pairs(self, files: list[str], direction: Direction, part: str, streaming: bool = False) -> Any:
+        return load_pairs(
             files or None,
             direction.source,
             direction.target,
             dataset_name=None if files else self.data.dataset_name,
             dataset_config=self.data.dataset_config,
             split=part,
-            streaming=self.data.streaming and part == "train",
+            streaming=streaming,
         )
+
+    def _encode(self, pairs: Any, direction: Direction, tokenizer: Any) -> tuple[Any, DroppedRows]:
+        return encode_pairs(
+            pairs,
+            tokenizer,
+            max_source_length=self.limits[0],
+            max_target_length=self.limits[1],
+            source_prefix=f"{tokenizer.language_tag(direction.target)} " if self.tagged else "",
+        )
+
+    def _read(self, files: list[str], direction: Direction, part: str) -> tuple[Any, Any, DroppedRows]:
+        """(texts, ids, what was left out) of files of one direction, or of a part of a data set."""
+        pairs = self._pairs(files, direction, part)
         try:
-            encoded, dropped = encode_pairs(
-                pairs,
-                self.tokenizer,
-                max_source_length=self.limits[0],
-                max_target_length=self.limits[1],
-                source_prefix=f"{self.tokenizer.language_tag(direction.target)} " if self.tagged else "",
-            )
+            encoded, dropped = self._encode(pairs, direction, self.tokenizer)
         except CorpusError as error:
             raise CorpusError(f"{', '.join(files)}: {error}" if files else str(error)) from None
         return pairs, encoded, dropped

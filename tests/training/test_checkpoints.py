@@ -23,6 +23,7 @@ from vanilla_transformer.training.checkpoints import (
     load_weights,
     save_checkpoint,
 )
+from vanilla_transformer.training.processes import Processes
 
 
 class Trained:
@@ -50,10 +51,13 @@ class Trained:
 
     def save(self, folder: Path, update: int, keep: int = 0) -> Path:
         progress = Progress(update=update, batches=2 * update, best_score=-1.25, loss_sum=0.1 + 0.2)
-        return save_checkpoint(folder, self.accelerator, self.model, self.tokenizer, self.optimizer, progress, keep)
+        processes = Processes(self.accelerator)
+        return save_checkpoint(
+            folder, processes, self.model, self.model, self.tokenizer, self.optimizer, progress, keep
+        )
 
     def load(self, checkpoint: Path) -> Progress:
-        return load_checkpoint(checkpoint, self.accelerator, self.model, self.optimizer)
+        return load_checkpoint(checkpoint, self.accelerator, self.model, self.model, self.optimizer)
 
 
 @pytest.fixture

@@ -302,6 +302,50 @@ def test_another_number_of_processes_goes_on_with_the_same_rows(training, saved_
     assert (resumed.progress.processes, resumed.progress.batches) == (1, 16)
 
 
+def as_if_written_by(run: Training, processes: int) -> None:
+    """The newest checkpoint, as that many processes would have left it."""
+    progress = run.folder.checkpoints / "step-4" / "progress.json"
+    state = json.loads(progress.read_text())
+    each = state["batches_per_update"] // processes
+    progress.write_text(json.dumps(state | {"processes": processes, "batches": 4 * each}))
+    write_checksums(progress.parent)
+
+
+def test_another_number_of_processes_keeps_the_batches_of_an_update(training, capsys):
+    """2 processes with 1 batch, then 1 process: it must add up 2, whatever the flag says, and say so."""
+    flags = {**RESUMED, "eval_steps": 100, "dropout": 0.0}
+    training("whole", **flags).run()  # 2 batches an update
+    first = training("part", **{**flags, "max_steps": 4})
+    first.run()
+    as_if_written_by(first, 2)
+    capsys.readouterr()
+    resumed = training("part", resume=True, **{**flags, "accumulation_steps": 1})
+    resumed.run()
+    said = "Resuming with 1 x 2 batches an update (processes x accumulated) instead of 2 x 1: as many tokens as before."
+    assert said in capsys.readouterr().out
+    ours, theirs = (resumed.folder.path.parent / name / "checkpoints" / "step-8" for name in ("part", "whole"))
+    assert all(torch.equal(weights(ours)[key], tensor) for key, tensor in weights(theirs).items())
+    again = training("part", resume=True, **{**flags, "accumulation_steps": 1, "max_steps": 9})
+    again.run()  # the flag still says 1, and the run still has 2
+    assert again.progress.batches == 18
+
+
+def test_batches_that_processes_cannot_share_are_refused_unless_others_are_wanted(training, capsys, monkeypatch):
+    flags = {**RESUMED, "eval_steps": 100, "accumulation_steps": 3}
+    first = training("part", **{**flags, "max_steps": 4})
+    first.run()
+    assert (first.progress.batches_per_update, first.progress.accumulation_steps) == (3, 3)
+    run = training("part", resume=True, **flags)
+    with monkeypatch.context() as two:
+        two.setattr(type(run.accelerator), "num_processes", property(lambda _: 2))
+        with pytest.raises(ValueError, match="an update had 3 batches, which 2 processes cannot share alike; take a number"):
+            run._share_batches(first.progress)
+    wanted = training("part", resume=True, override=True, **{**flags, "accumulation_steps": 2})
+    wanted.run()
+    assert "instead of 1 x 3: 2 batches instead of 3." in capsys.readouterr().out
+    assert wanted.progress.batches == 4 * 3 + 4 * 2
+
+
 def test_resuming_a_run_that_is_over_changes_nothing(training, toy):
     flags = {"max_steps": 4, "eval_steps": 2, "save_steps": 2, "average_last": 2, "patience": 2}
     flags |= {"test_file": [str(toy / "validation.jsonl")]}
