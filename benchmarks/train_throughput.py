@@ -3,6 +3,7 @@
     python benchmarks/train_throughput.py                               # Tiny, fp32 and bf16; a quarter of an hour on 2 cores
     python benchmarks/train_throughput.py --size base --peers ours marian-sdpa --rounds 3
     python benchmarks/train_throughput.py --allocator keep              # glibc told to keep freed memory, for everybody
+    python benchmarks/train_throughput.py --vocab-size 37000 --peers ours marian-sdpa --batches bucketed --rounds 1 # peak memory
 
 A whole update: forward, loss with label smoothing 0.1, backward, the norm clipped to 1, fused AdamW; dropout 0.1. The text is
 Multi30k English-German ($VANILLA_TRANSFORMER_DATA/multi30k), the vocabulary a joint BPE learned from it. All peers have the same
@@ -40,13 +41,17 @@ DATA = Path(os.environ.get("VANILLA_TRANSFORMER_DATA", "../shared/data")) / "mul
 # glibc: never give memory back, and never take it by mmap.
 KEEP = {"MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TOP_PAD_": "67108864"}
 REFERENCE = "marian-sdpa"
+LEARNED = 10_000
 
 
 # -------------------------------------------------------------------------------------------------------------- the work
 
 
 def corpus(vocab_size: int, folder: Path) -> tuple[list[dict[str, Any]], np.ndarray, int]:
-    """(rows of ids, their lengths (N, 2), the vocabulary's size) of Multi30k's training part."""
+    """(rows of ids, their lengths (N, 2), the vocabulary's size) of Multi30k's training part.
+
+    The text suffices for a vocabulary of LEARNED; a larger `vocab_size` makes larger matrices, of which rows are never used.
+    """
     from transformers import AutoTokenizer
 
     from vanilla_transformer.tokenization import learn_vocabulary
@@ -54,11 +59,12 @@ def corpus(vocab_size: int, folder: Path) -> tuple[list[dict[str, Any]], np.ndar
     with gzip.open(DATA, "rt", encoding="utf-8") as file:
         pairs = [json.loads(line)["translation"] for line in file]
     if not folder.is_dir():
-        learn_vocabulary((pair[lang] for pair in pairs for lang in ("en", "de")), vocab_size).save_pretrained(folder)
+        texts = (pair[lang] for pair in pairs for lang in ("en", "de"))
+        learn_vocabulary(texts, min(vocab_size, LEARNED)).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     source, target = (tokenizer([pair[lang] for pair in pairs])["input_ids"] for lang in ("en", "de"))
     rows = [{"input_ids": a, "labels": b} for a, b in zip(source, target, strict=True)]
-    return rows, np.array([[len(a), len(b)] for a, b in zip(source, target, strict=True)]), len(tokenizer)
+    return rows, np.array([[len(a), len(b)] for a, b in zip(source, target, strict=True)]), max(vocab_size, len(tokenizer))
 
 
 def batches_of(kind: str, rows: list[dict[str, Any]], lengths: np.ndarray, max_tokens: int, count: int) -> list[Batch]:

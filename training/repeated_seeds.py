@@ -69,6 +69,7 @@ def repeat_with_seeds(prepare: Callable[[list[Any]], Training], arguments: Seque
         own_run = replace(run, seed=seed, seeds=1, output_dir=str(own), resume=is_begun)
         try:
             training = prepare([own_run if part is run else part for part in arguments])
+            _keep_group(training)
             training.accelerator.print(f"Seed {seed}, the {seed - run.seed + 1}. of {run.seeds}: {own}", flush=True)
             training.run()
         except NonFiniteLossError as error:
@@ -83,6 +84,7 @@ def repeat_with_seeds(prepare: Callable[[list[Any]], Training], arguments: Seque
         if _is_main():
             done = {number: row for number, row in found["runs"].items() if "failed" not in row}
             _write(folder, {"metric": found["metric"], "runs": {**known, **done}})
+    _end_group()
     found |= summary(found["runs"], found["metric"])
     if _is_main():
         _write(folder, found)
@@ -187,8 +189,20 @@ def _is_main() -> bool:
 
 
 def _forget_accelerator() -> None:
-    """Accelerate remembers its first set-up for the life of a process, and the loop ends the process group with the run."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    """Accelerate remembers its first set-up for the life of a process. The next one takes the process group that is there."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+
+
+def _keep_group(training: Training) -> None:
+    """The loop ends the process group with the run; here one serves all seeds. A second one could not be made: torchrun's store
+    remembers the addresses of the first, and there the processes would look for each other (seen with gloo, torch 2.13).
+    """
+    state: Any = training.accelerator.state
+    state.destroy_process_group = lambda group=None: None
+
+
+def _end_group() -> None:
+    _forget_accelerator()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -76,6 +76,8 @@ class Search:
             raise ValueError(
                 "override accepts other flags for a run, and trials of a search must be alike; leave it out"
             )
+        if self.run_flags.max_tokens == "auto":
+            raise ValueError("max_tokens=auto could differ from trial to trial, which would not be alike: give a number")
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ValueError("a search starts its processes itself: leave out accelerate launch, and give --jobs")
         check_values(arguments, space)
@@ -171,7 +173,7 @@ class Search:
         try:
             arguments = with_values(self.arguments, {**trial.params, **self._own_flags(folder)})
         except ValueError as error:
-            self._end(number, trial, {"reason": " ".join(str(error).split()), "seconds": 0.0})
+            self._end(number, trial, {"seconds": 0.0, "reason": " ".join(str(error).split())})
             claim.release()
             return None
         max_steps = next(part.max_steps for part in arguments if isinstance(part, RunArguments))
@@ -237,9 +239,11 @@ class Search:
             said = f"failed: {facts['reason']}"
         best = self.results.best()
         is_best = best is not None and best.user_attrs["number"] == number
-        print(
-            f"Trial {number}: {said}, {facts['seconds'] / 60:.1f} min{' (best so far)' if is_best else ''}", flush=True
-        )
+        line = f"Trial {number}: {said}, {facts['seconds'] / 60:.1f} min{' (best so far)' if is_best else ''}"
+        print(line, flush=True)
+        # The run itself knows only that it was stopped; who looks into its folder shall find why.
+        with (self.path / "trials" / f"trial-{number:04}" / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(f"{line}\n")
         self.results.write()
         if self.flags.keep == "best":
             self.results.drop_weights()

@@ -34,9 +34,15 @@ class SearchResults:
         self.folder, self.study, self.arguments, self.space, self.metric = folder, study, list(arguments), space, metric
 
     def finished(self) -> list[Any]:
-        """Optuna's trials that are over, by their number; those that were broken off are none."""
-        over = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        return sorted((t for t in over if "seconds" in t.user_attrs), key=lambda t: t.user_attrs["number"])
+        """Optuna's trials that are over, by their number; those that were broken off are none.
+
+        Broken off is what failed for no reason that was told; whoever was killed while he told of a trial has told all but that.
+        """
+        over: dict[int, Any] = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state.is_finished() and (trial.state.name != "FAIL" or "reason" in trial.user_attrs):
+                over[trial.user_attrs["number"]] = trial
+        return [over[number] for number in sorted(over)]
 
     def best(self) -> Any | None:
         """The first of the complete trials with the best score."""

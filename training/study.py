@@ -7,12 +7,14 @@ trials too, but broken ones among them; ours is the attribute `number`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from vanilla_transformer.training.search_arguments import SearchArguments
 from vanilla_transformer.training.search_space import Space, grid
@@ -64,7 +66,7 @@ class Study:
         return trial
 
     def tell(self, trial: Any, facts: dict[str, Any]) -> None:
-        """A trial is over: with `score`, pruned (`pruned_at`), or failed. All other facts are kept with it."""
+        """A trial is over: with `score`, pruned (`pruned_at`), or failed (`reason`, the last fact). All are kept with it."""
         states = self.optuna.trial.TrialState
         for name, value in facts.items():
             if name != "score":
@@ -89,7 +91,7 @@ class Study:
             )
 
     def _where(self) -> dict[str, Any]:
-        journal = self.optuna.storages.journal.JournalFileBackend(str(self.path / "study.journal"))
+        journal = _journal(self.optuna, self.path / "study.journal")
         pruner: Any = self.optuna.pruners.NopPruner()
         if self.flags.pruner == "median":
             pruner = self.optuna.pruners.MedianPruner(n_warmup_steps=self.flags.prune_after)
@@ -135,6 +137,46 @@ def _import_optuna() -> Any:
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
+
+
+def _journal(optuna: Any, file: Path) -> Any:
+    """Optuna's journal in a file, for processes that are killed while they write, and for disks that are full.
+
+    Optuna's own locks outlive a killed process, for ever (4.2) or for half a minute; ours is the system's, and does not. And
+    what is written behind half a line is lost with it, so that half is cut off first: the trial that it tells of is not over,
+    and is made again.
+    """
+    lock: Any = FileLock(file.with_name(f".{file.name}.lock"))
+    try:
+        with lock:
+            pass
+    except NotImplementedError:  # the disk knows no locks
+        lock = optuna.storages.journal.JournalFileOpenLock(str(file))
+
+    class Journal(optuna.storages.journal.JournalFileBackend):
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            if _half_line(file):
+                lock.acquire()
+                try:
+                    if length := _half_line(file):  # nobody is just writing it
+                        os.truncate(file, file.stat().st_size - length)
+                        print(f"{file}: its last line was half written, and is left out.", flush=True)
+                finally:
+                    lock.release()
+            super().append_logs(logs)
+
+    return Journal(str(file), lock)
+
+
+def _half_line(file: Path) -> int:
+    """Bytes behind the last end of a line."""
+    with file.open("rb") as journal:
+        size = journal.seek(0, os.SEEK_END)
+        journal.seek(max(0, size - 1))
+        if journal.read() in (b"", b"\n"):
+            return 0
+        journal.seek(0)
+        return size - (journal.read(size).rfind(b"\n") + 1)
 
 
 def _point_sampler(optuna: Any, point: dict[str, Any]) -> Any:

@@ -24,7 +24,9 @@ import torch
 
 _PRELOADED = ["vanilla_transformer.training.finetuning", "vanilla_transformer.training.loop"]
 _STALE = 60.0
-"""seconds without a sign of life after which a trial may be taken over; clocks of the machines must agree better than that"""
+"""seconds without a sign of life after which a trial may be taken over"""
+_watched: dict[Path, tuple[int, float]] = {}
+"""the date of a claim, and when we first saw that date, by our own monotonic clock: clocks that differ or jump do not matter"""
 
 
 class TrialProcess:
@@ -88,7 +90,7 @@ def _epitaph(code: int) -> dict[str, Any]:
 
 
 class Claim:
-    """A file that says which process makes a trial. Its date is that process' sign of life."""
+    """A file that says which process makes a trial. That its date changes is that process' sign of life."""
 
     def __init__(self, file: Path):
         self._file, self._renewed = file, time.monotonic()
@@ -126,7 +128,7 @@ def _is_stale(file: Path) -> bool:
     """Whether it is there, and its process is not."""
     try:
         host, _, process = file.read_text(encoding="utf-8").partition(" ")
-        age = time.time() - file.stat().st_mtime
+        date = file.stat().st_mtime_ns
     except FileNotFoundError:
         return False
     if host == socket.gethostname() and process.isdigit() and os.name == "posix":
@@ -136,7 +138,9 @@ def _is_stale(file: Path) -> bool:
             return True
         except PermissionError:  # another user's, and alive
             pass
-    return age > _STALE
+    if _watched.get(file, (None,))[0] != date:
+        _watched[file] = (date, time.monotonic())
+    return time.monotonic() - _watched[file][1] > _STALE
 
 
 def _own_gpu(jobs: int, place: int) -> str | None:
@@ -155,7 +159,7 @@ def _work(
 ) -> None:  # fmt: skip
     """The life of the process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os.dup2(file, 1)

@@ -23,6 +23,7 @@ from vanilla_transformer.training.corpus import (
     load_texts,
     pair_lengths,
 )
+from vanilla_transformer.training.encoding import StreamPart
 
 PAIRS = [("A dog.", "Ein Hund."), ("Two cats,\u2028here", "Zwei Katzen, „hier“"), ('Say "yes"', "안녕 😀")]
 SOURCES, TARGETS = [pair[0] for pair in PAIRS], [pair[1] for pair in PAIRS]
@@ -329,7 +330,7 @@ def test_a_stream_is_encoded_like_the_same_data_set(tmp_path):
     limits: dict[str, Any] = {"max_source_length": 6, "max_target_length": 5}
     stored, dropped = encode_pairs(load_pairs([f"{tmp_path}/t.jsonl"], "en", "de"), LetterTokenizer(), **limits)
     stream = load_pairs([f"{tmp_path}/t.jsonl"], "en", "de", streaming=True)
-    streamed, dropped_streamed = encode_pairs(stream, LetterTokenizer(), **limits)
+    streamed, dropped_streamed = encode_pairs(StreamPart(iter(stream), 10**6), LetterTokenizer(), **limits)
     assert streamed[:] == stored[:]
     assert dropped == dropped_streamed and str(dropped) == str(dropped_streamed)
 

@@ -90,10 +90,9 @@ def rows_of(corpus, epoch: int = 0) -> list[dict[str, Any]]:
     return corpus.examples.__getitems__([(epoch, index) for index in range(len(corpus.examples))])
 
 
-@pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("documents", ["cut", "pack"])
-def test_long_texts_are_cut_and_every_token_is_asked_for(denoising, text, documents, streaming):
-    run = denoising(noise={"documents": documents}, streaming=streaming)
+def test_long_texts_are_cut_and_every_token_is_asked_for(denoising, text, documents):
+    run = denoising(noise={"documents": documents})
     end, train = run.tokenizer.eos_token_id, run.task.train
     asked = [token for row in rows_of(train) for token in row["labels"] if token != end]
     ids = run.tokenizer((text / "long.txt").read_text(encoding="utf-8").splitlines())["input_ids"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -12,6 +12,7 @@ from vanilla_transformer.tokenization import learn_vocabulary
 from vanilla_transformer.training import documents
 from vanilla_transformer.training.corpus import CorpusError, encode_texts
 from vanilla_transformer.training.documents import Blocks, DocumentCutter, encode_documents
+from vanilla_transformer.training.encoding import StreamPart
 
 WORDS = (
     "the dog 안녕하세요 한국어 Straße! 42 3.5 😀 👨‍👩‍👧 e\u0301a 你好。再见！ (yes). No? a\nb x\n\ny  "
@@ -29,8 +30,8 @@ def random_texts(seed: int, count: int, longest: int) -> list[str]:
     return [" ".join(rng.choice(WORDS, size=rng.integers(1, longest))) for _ in range(count)]
 
 
-def stream(texts: list[str]) -> IterableDataset:
-    return Dataset.from_dict({"text": texts}).to_iterable_dataset()
+def stream(texts: list[str]) -> StreamPart:
+    return StreamPart(iter(Dataset.from_dict({"text": texts}).to_iterable_dataset()), len(texts))
 
 
 @pytest.mark.parametrize("limit", [2, 5, 9, 40])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from vanilla_transformer.training.arguments import RunArguments
@@ -142,6 +143,19 @@ def test_what_is_complete_is_not_repeated_and_what_is_not_goes_on(run, prepare, 
     prepare.seeds.clear()
     longer = repeat_with_seeds(prepare, [replace(interrupted, resume=True, seeds=2, max_steps=3)])
     assert prepare.seeds == [1, 2] and longer["runs"]["1"]["validation"]["step"] == 3
+
+
+def test_one_process_group_serves_all_seeds_and_ends_with_them(run, prepare):
+    """A second one could not be made under torchrun: its store remembers where the first one's processes were."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    seen = []
+
+    def remembers(arguments: list[Any]) -> Training:
+        seen.append(torch.distributed.is_initialized())
+        return prepare(arguments)
+
+    repeat_with_seeds(remembers, [run()])
+    assert seen == [True, True] and not torch.distributed.is_initialized()
 
 
 def test_a_diverging_seed_does_not_cost_the_others(run, prepare, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock, Timeout
 
 from vanilla_transformer.training import search, search_space, study, trial_process
 from vanilla_transformer.training.arguments import (
@@ -355,6 +356,7 @@ def test_without_time_no_trial_begins(make, monkeypatch, capsys):
     [
         ({"seeds": 3}, "seeds=3 is for finetune, when the search is over"),
         ({"override": True}, "override accepts other flags for a run"),
+        ({"max_tokens": "auto"}, "max_tokens=auto could differ from trial to trial"),
         ({"trials": 0}, "trials=0 must be at least 1"),
         ({"jobs": 0}, "jobs=0 must be at least 1"),
         ({"timeout_minutes": -1}, "timeout_minutes=-1 must not be negative"),
@@ -382,10 +384,88 @@ def test_without_optuna_one_line_says_what_to_install(make, monkeypatch):
         make(RANDOM)
 
 
+def test_why_a_trial_ended_stands_in_its_folder(make, tmp_path):
+    FakeTrial.score = lambda flags, step: flags["learning_rate"] * step
+    make(["learning_rate=" + ",".join(str(rate) for rate in range(1, 13)), "dropout=0.1,0.9"], sampler="grid").run()
+    said = {}
+    for text in (tmp_path / "search" / "trials.jsonl").read_text().splitlines():
+        row = json.loads(text)
+        log = (tmp_path / "search" / "trials" / f"trial-{row['trial']:04}" / "log.txt").read_text().splitlines()
+        assert log[-1].startswith(f"Trial {row['trial']}: ")
+        said[row["state"]] = log[-1]
+    assert "pruned at update 1" in said["pruned"] and "failed: the loss is nan" in said["failed"]
+    assert "bleu " in said["complete"]
+
+
+# -------------------------------------------------------------------------------------------- killed while it wrote
+
+
+def test_a_process_killed_while_it_held_the_study_holds_it_no_more(make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # with Optuna's lock and a relative folder, the next one waited for ever
+    make(RANDOM, sampler="random", trials=2, output_dir="search").run()
+    lock = tmp_path / "search" / ".study.journal.lock"
+    assert lock.is_file(), "the study is locked by another file"
+    hold = (
+        f"from filelock import FileLock; import time; lock = FileLock({str(lock)!r}); lock.acquire(); "
+        f"print(1, flush=True); time.sleep(99)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None and holder.stdout.readline() == "1\n"
+            with pytest.raises(Timeout):
+                FileLock(lock).acquire(timeout=0)
+        finally:
+            holder.kill()
+    make(RANDOM, sampler="random", trials=3, output_dir="search", resume=True).run()
+    assert len(FakeTrial.made) == 3
+
+
+@pytest.mark.parametrize("length", [1, 40, 10_000])
+def test_half_a_line_of_the_study_costs_its_trial_and_no_other(make, tmp_path, capsys, length):
+    """As a full disk or a power cut leaves it: what Optuna writes behind it could not be read again."""
+    make(RANDOM, "whole", sampler="random", trials=5).run()
+    whole, FakeTrial.made = values(FakeTrial.made, "learning_rate"), []
+    make(RANDOM, sampler="random", trials=4).run()
+    journal = tmp_path / "search" / "study.journal"
+    *lines, last = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines) + last[:-1][:length])
+    for trials in (5, 5):
+        results = make(RANDOM, sampler="random", trials=trials, resume=True).run()
+    assert "study.journal: its last line was half written, and is left out." in capsys.readouterr().out
+    assert values(FakeTrial.made, "learning_rate") == [*whole[:4], whole[3], whole[4]]
+    assert [trial.user_attrs["number"] for trial in results.finished()] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("dropout", ["0.1,0.2,0.3", "0.8,0.9"])
+def test_a_process_killed_while_it_told_of_a_trial_has_not_made_it(make, monkeypatch, tmp_path, dropout):
+    """Optuna takes what is told in several parts; until the last, the trial is not over."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(self, *arguments, **options):
+        raise Killed
+
+    made = make([f"dropout={dropout}"], sampler="grid")
+    monkeypatch.setattr(made.study.optuna.Study, "tell", kill)
+    with pytest.raises(Killed):
+        made.run()
+    for claim in tmp_path.glob("search/trials/*.claim"):
+        claim.unlink()  # of a process that is dead, and here is not
+    monkeypatch.undo()
+    monkeypatch.setattr(search, "TrialProcess", FakeTrial)
+    monkeypatch.setattr(search.time, "sleep", lambda seconds: None)
+    results = make([f"dropout={dropout}"], sampler="grid", resume=True).run()
+    count = dropout.count(",") + 1
+    assert [trial.user_attrs["number"] for trial in results.finished()] == list(range(1, count + 1))
+    assert len(FakeTrial.made) == count + 1
+    assert len(results.table().splitlines()) >= count + 2
+
+
 # ------------------------------------------------------------------------------------------ claims and processes
 
 
-def test_a_claim_holds_until_it_is_released_or_its_process_is_dead(tmp_path):
+def test_a_claim_holds_until_it_is_released_or_its_process_is_dead(tmp_path, monkeypatch):
     file = tmp_path / "trial-0001.claim"
     claim = Claim.take(file)
     assert claim is not None and Claim.take(file) is None
@@ -395,9 +475,16 @@ def test_a_claim_holds_until_it_is_released_or_its_process_is_dead(tmp_path):
     dead.wait()
     file.write_text(f"{socket.gethostname()} {dead.pid}")
     assert Claim.take(file) is not None and file.read_text().endswith(f" {os.getpid()}")
-    file.write_text("elsewhere 1")  # on another machine: only its age tells
-    assert Claim.take(file) is None
-    os.utime(file, (0, 0))
+    # On another machine: only its signs of life tell, and never its clock, or ours, which may jump.
+    file.write_text("elsewhere 1")
+    now = 1000.0
+    monkeypatch.setattr(trial_process.time, "monotonic", lambda: now)
+    monkeypatch.setattr(trial_process.time, "time", lambda: 0.0)
+    for date in (2e9, 0, 1e9):
+        os.utime(file, (date, date))
+        assert Claim.take(file) is None
+        now += 50
+    now += 11
     assert Claim.take(file) is not None
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
