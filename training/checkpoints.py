@@ -16,6 +16,7 @@ import re
 import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -55,6 +56,8 @@ class Progress:
     evaluations_without_best: int = 0
     corpus: str = ""
     """the training rows (fingerprint.py)"""
+    stream: dict[str, Any] = field(default_factory=dict)
+    """what is known of the pools of a stream (streamed_batches.py)"""
     averaged: list[str] = field(default_factory=list)
     """the checkpoints whose average was judged at the end"""
 

@@ -15,14 +15,6 @@ from vanilla_transformer.training.token_batches import TokenBatches
 
 # Batches that wait, prepared. More would only take memory: one is made in a tenth of the time that it is trained on.
 _AHEAD = 4
-# The field of `Progress` for what is known of a stream. Where checkpoints do not keep it, a resumed run encodes all rows before
-# its place again to find it: slower, and the same place.
-_KNOWN = "stream"
-
-
-def known_pools(progress: Progress) -> dict[str, Any] | None:
-    """What is known of a stream where the run stands, for `StreamedBatches`; None if nothing is."""
-    return getattr(progress, _KNOWN, None) or None
 
 
 class Feed(Iterator[dict[str, Any]]):
@@ -79,7 +71,7 @@ class Feed(Iterator[dict[str, Any]]):
         whole = batches.epochs(self.position) is not None
         if (place := (batches.begun(self.position), whole)) != self.place:
             self.place = place
-            vars(self.progress)[_KNOWN] = batches.state(self.position)
+            self.progress.stream = batches.state(self.position)
         if whole and not self.whole_is_told:
             self.whole_is_told = True
             self.tell(f"Data, train, {batches.told(self.position)}")

@@ -40,7 +40,7 @@ OWN_FLAGS = {
 }
 # Flags of texts that are written.
 TEXT_FLAGS = (
-    *(*TRANSLATION_FLAGS, "max_target_length", "streaming", "label_smoothing", "label_smoothing_kind"),
+    *(*TRANSLATION_FLAGS, "max_target_length", "streaming", "shuffle_buffer", "label_smoothing", "label_smoothing_kind"),
     *("eval_num_beams", "test_num_beams"),
 )
 

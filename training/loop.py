@@ -27,7 +27,7 @@ from vanilla_transformer.training.checkpoints import (
     save_checkpoint,
 )
 from vanilla_transformer.training.evaluation import as_saved
-from vanilla_transformer.training.feed import Feed, known_pools
+from vanilla_transformer.training.feed import Feed
 from vanilla_transformer.training.optimizer import ready_to_learn
 from vanilla_transformer.training.processes import Processes
 from vanilla_transformer.training.run_folder import RunFolder
@@ -134,7 +134,7 @@ class Training:
         self.batches = self.task.train.batches(
             run.max_tokens,
             run.seed,
-            known=known_pools(self.progress),
+            known=self.progress.stream or None,
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
             start=self.progress.batches,
