@@ -141,7 +141,7 @@ def joeynmt(size: dict[str, int], vocab_size: int) -> tuple[nn.Module, Loss]:
         states, hidden = model.encoder(model.embeddings(batch["input_ids"]), None, source_mask)
         logits, *_ = model.decoder(
             trg_embed=model.embeddings(batch["decoder_input_ids"]), encoder_output=states, encoder_hidden=hidden,
-            src_mask=source_mask, unroll_steps=None, decoder_hidden=None, trg_mask=(target != 0)[:, None],
+            src_mask=source_mask, unroll_steps=None, hidden=None, trg_mask=(target != 0)[:, None],
         )  # fmt: skip
         summed = smoothed(logits.log_softmax(-1), trg=target)
         summed = summed[0] if isinstance(summed, tuple) else summed
