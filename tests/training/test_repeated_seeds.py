@@ -147,7 +147,8 @@ def test_what_is_complete_is_not_repeated_and_what_is_not_goes_on(run, prepare, 
 
 def test_one_process_group_serves_all_seeds_and_ends_with_them(run, prepare):
     """A second one could not be made under torchrun: its store remembers where the first one's processes were."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    distributed: Any = torch.distributed
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     seen = []
 
     def remembers(arguments: list[Any]) -> Training:
