@@ -106,6 +106,7 @@ def work(given: argparse.Namespace) -> None:
         optimizer.zero_grad()
         return loss.item()
 
+    before = peak_memory(device)
     first = update(batches[0])
     operations = None
     if given.peer == "ours":
@@ -116,7 +117,8 @@ def work(given: argparse.Namespace) -> None:
                 update(batch)
         operations = counter.get_total_flops()
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(json.dumps({"parameters": parameters, "first_loss": first, "padding": 1 - tokens / padded}), flush=True)
+    facts = {"parameters": parameters, "before": before, "first_loss": first, "padding": 1 - tokens / padded}
+    print(json.dumps(facts), flush=True)
     for _ in sys.stdin:
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -124,12 +126,15 @@ def work(given: argparse.Namespace) -> None:
         for batch in batches:
             loss = update(batch)
         seconds = time.perf_counter() - start
-        # Linux: kilobytes. What the process had taken at most, all its libraries included.
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        if device.type == "cuda":
-            memory = torch.cuda.max_memory_allocated()
-        found = {"seconds": seconds, "tokens": tokens, "operations": operations, "memory": memory, "loss": loss}
+        found = {"seconds": seconds, "tokens": tokens, "operations": operations, "memory": peak_memory(device), "loss": loss}
         print(json.dumps(found), flush=True)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: what the device gave at most; on a processor what the process had, its libraries and the corpus included."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts kilobytes
 
 
 def matrix_peak(precision: str, device: str) -> float:
@@ -218,14 +223,17 @@ def compare(precision: str, given: argparse.Namespace) -> None:
     speed = {(worker.peer, worker.batches): worker.speed for worker in workers}
     print(f"\n{given.size}, {precision}, {torch.get_num_threads()} threads, allocator: {given.allocator}; "
           f"products of matrices reach {peak / 1e9:,.0f} GFLOP/s\n")  # fmt: skip
-    print("| batches | peer | tokens/s | ± | same batches | random batches | peak memory, MB | of the matrix peak | parameters |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    columns = [
+        *("batches", "peer", "tokens/s", "±", "same batches", "random batches", "peak memory, MB"),
+        *("before the first update, MB", "of the matrix peak", "parameters"),
+    ]
+    print(f"| {' | '.join(columns)} |\n| --- | --- |{' ---: |' * (len(columns) - 2)}")
     for worker in workers:
         cells = [worker.batches, worker.peer, f"{worker.speed:,.0f}", f"{100 * worker.spread:.0f} %"]
         for reference in (worker.batches, "random"):
             beside = speed.get((REFERENCE, reference))
             cells.append(f"{worker.speed / beside:.2f}" if beside else "")
-        cells.append(f"{worker.rounds[-1]['memory'] / 1e6:,.0f}")
+        cells += [f"{worker.rounds[-1]['memory'] / 1e6:,.0f}", f"{worker.start['before'] / 1e6:,.0f}"]
         if operations := worker.rounds[-1]["operations"]:
             rate = statistics.median(operations / row["seconds"] for row in worker.rounds)
             cells.append(f"{100 * rate / peak:.0f} %")

@@ -61,7 +61,8 @@ def prepare(
     whole = copy.deepcopy(model).to(accelerator.device)
     # Weights and sums of gradients stay in float32, and autocast computes as it does without shards; the policy that
     # Accelerate would take rounds the loss and the sums to bfloat16.
-    accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
+    plugin: Any = accelerator.state.fsdp_plugin
+    plugin.mixed_precision_policy = MixedPrecisionPolicy()
     # Accelerate would make a group of the input's matrix and the output's; here the target's is the same one, too, and all
     # uses of a matrix must lie in one group. Not told of them, it leaves them to the root's.
     names = ("get_input_embeddings", "get_output_embeddings")
