@@ -70,7 +70,7 @@ def load_hub(files: Sequence[str] | None, name: str, config: str | None, split: 
 
 def contents_of(files: Sequence[str]) -> tuple[str, ...]:
     """A hash of the contents of each file. CorpusError if one cannot be read."""
-    return tuple(_content_hash(path) for entry in file_list(files) for path in split_pair(entry) or (entry,))
+    return tuple(_content_hash(path) for entry in files for path in split_pair(entry) or (entry,))
 
 
 def hub_contents(name: str, config: str | None, split: str) -> tuple[str, ...]:
