@@ -218,6 +218,7 @@ def test_a_terminated_program_leaves_a_checkpoint_and_exits_130(flags: Flags, tm
     AutoTokenizer.from_pretrained(checkpoint)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_updates_as_one_and_drop_different_units(flags: Flags, toy: Path, tmp_path: Path):
     """1 x 16 = 4 x 4 = 2 processes x 8: here an epoch is four batches, two for each process."""
     from vanilla_transformer.training.corpus import encode_pairs, load_pairs, pair_lengths

@@ -278,6 +278,7 @@ def test_a_killed_process_ends_the_others_and_is_named(training, forked):
 
 
 @forks
+@pytest.mark.slow
 def test_a_process_that_hangs_is_waited_for_no_longer_than_the_limit(training, forked, monkeypatch):
     monkeypatch.setattr(accelerator, "time_limit", lambda run: timedelta(seconds=2))
 
