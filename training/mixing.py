@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 from datasets import concatenate_datasets
 
-from vanilla_transformer.training.encoding import DroppedRows
+from vanilla_transformer.training.encoding import DroppedRows, together
 
 # The error allowed in a weight, beside the least. Rounding to whole numbers errs by half a copy, so that ten of the rarest corpus
 # are always enough.
 _CLOSE = 0.05
 _MOST_OF_THE_RAREST = 10
 _MOST_UNEQUAL = 1000
-_SHOWN_ROWS = 5  # as in a single corpus
 
 
 def temperature_weights(sizes: Sequence[int], temperature: float) -> list[float]:
@@ -81,24 +80,10 @@ def join(parts: Sequence[tuple[Any, DroppedRows]]) -> tuple[Any, DroppedRows]:
         return parts[0]
     every = [dropped for _, dropped in parts]
     starts = np.cumsum([0, *(dropped.rows for dropped in every[:-1])]).tolist()
-    rows = {
-        name: [row + start for dropped, start in zip(every, starts, strict=True) for row in getattr(dropped, name)]
-        for name in ("empty_rows", "over_long_rows")
-    }
     kept = [np.asarray(dropped.kept_rows) + start for dropped, start in zip(every, starts, strict=True)]
-    counts = {
-        name: sum(getattr(dropped, name) for dropped in every)
-        for name in ("rows", "empty", "over_long", "cut", "pieces")
-    }
-    together = replace(
-        every[0],
-        **counts,
-        empty_rows=tuple(rows["empty_rows"][:_SHOWN_ROWS]),
-        over_long_rows=tuple(rows["over_long_rows"][:_SHOWN_ROWS]),
-        kept_rows=np.concatenate(kept),
-        notes=tuple(note for dropped in every for note in dropped.notes),
-    )
-    return concatenate_datasets([encoded for encoded, _ in parts]), together
+    notes = tuple(note for dropped in every for note in dropped.notes)
+    dropped = replace(together(every), kept_rows=np.concatenate(kept), notes=notes)
+    return concatenate_datasets([encoded for encoded, _ in parts]), dropped
 
 
 def mix(

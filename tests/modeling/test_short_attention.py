@@ -25,7 +25,8 @@ def inputs(dtype: torch.dtype = torch.float32, keys: int = L) -> list[torch.Tens
 def test_it_is_sdpa_with_its_gradients(name):
     mask, scaling = MASKS[name], 0.3
     mine, theirs = inputs(torch.float64), inputs(torch.float64)
-    output, weights = short_attention_forward(SimpleNamespace(), *mine, mask, scaling)  # type: ignore[arg-type]
+    module: Any = SimpleNamespace()
+    output, weights = short_attention_forward(module, mine[0], mine[1], mine[2], mask, scaling)
     expected = torch.nn.functional.scaled_dot_product_attention(*theirs, attn_mask=mask, scale=scaling).transpose(1, 2)
     torch.testing.assert_close(output, expected)
     assert weights is None
