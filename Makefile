@@ -72,4 +72,4 @@ common-tests: .venv/.installed
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
-	find tokenization modeling training scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find tokenization modeling training deployment scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,6 +26,7 @@ ROOMS = [
     "tokenization",
     "modeling",
     "training",
+    "deployment",
     "scripts",
 ]  # in the order in which text flows; never imported backwards
 

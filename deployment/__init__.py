@@ -1,0 +1,1 @@
+"""A trained model to answers for others: commands that stream, an HTTP service, a web page, CTranslate2."""
