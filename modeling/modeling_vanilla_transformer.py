@@ -17,9 +17,9 @@ from transformers import Cache, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.utils.generic import TransformersKwargs, can_return_tuple
 
-from .beam_search import PaperDecoding
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .loss import IGNORED, label_smoothed_cross_entropy, linear_smoothed_cross_entropy
+from .paper_decoding import PaperDecoding
 from .pretrained_model import VanillaTransformerPreTrainedModel
 from .stacks import VanillaTransformerDecoder, VanillaTransformerEncoder
 

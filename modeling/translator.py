@@ -13,7 +13,6 @@ from itertools import islice
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from .beam_search import length_divisor
 from .forced_decoding import (
     LOGITS_AT_ONCE,
     batches,
@@ -23,6 +22,7 @@ from .forced_decoding import (
     score_pairs,
     token_log_probs,
 )
+from .length_penalty import length_divisor
 from .sentences import split_text
 
 
@@ -33,7 +33,7 @@ class Translation:
     Attributes:
         text: without special tokens.
         score: ln P(text | source): the sum over its tokens, `</s>` among them if it was written; 0 if it has none.
-        normalized_score: the score as beam search compares it, see `beam_search.py`.
+        normalized_score: the score as beam search compares it, see `length_penalty.py`.
         token_ids: what the model wrote, `</s>` among it.
         cut: the output reached its bound without `</s>`.
         pieces: in how many pieces the text was translated: 1; 0 if it was empty; more if it was too long.
@@ -159,7 +159,7 @@ class Translator:
             target_lang: code of the language to translate into; puts its tag (`>>de<<`) before each text.
             num_beams: if not given 4, or 1 when sampling; 1 is greedy search.
             length_penalty: alpha.
-            length_penalty_kind: "paper" or "hf", see `beam_search.py`.
+            length_penalty_kind: "paper" or "hf", see `length_penalty.py`.
             n_best: how many outputs of each text to return; at most `num_beams`, unless sampling.
             do_sample: draw from the model's distribution, from all of it unless `top_k`, `top_p` ... are given.
                 Seed with `torch.manual_seed`.

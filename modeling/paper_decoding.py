@@ -3,13 +3,9 @@
 Two fields more for `model.generate`, as arguments or in `generation_config.json`:
 
     length_penalty_kind
-        "hf", the default: a hypothesis of n tokens is ranked by log P / n^length_penalty;
-        "paper": by log P / ((5 + n) / 6)^length_penalty (Wu et al., 2016, equation 14).
+        "hf", the default, or "paper"; see `length_penalty.py`.
     max_new_tokens_beyond_source
         an output has at most as many tokens as its source, and so many more; the paper: 50.
-
-n counts the tokens written, `</s>` among them. The kinds are not two spellings of one number: at n = 20 and
-length_penalty = 0.6 they divide by 6.03 and by 2.35. With 0 both divide by 1.
 
 To give a model lasting defaults, set `model.generation_config` to a new `GenerationConfig(...)` with them: from one
 that transformers derived from the model's configuration, fields it does not know are lost when it is loaded.
@@ -20,33 +16,10 @@ An output that reaches the bound is returned without `</s>`: that is how to tell
 # transformers types `self` in its mixin by a protocol that a mixin on top of it cannot fulfil.
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 
-import math
-
 import torch
 from transformers import GenerationConfig, GenerationMixin, StoppingCriteria
 
-LENGTH_PENALTY_KINDS = ("hf", "paper")
-
-
-def length_divisor(length: int, length_penalty: float, kind: str) -> float:
-    """What the log-probability of `length` tokens is divided by, before hypotheses are compared."""
-    if kind not in LENGTH_PENALTY_KINDS:
-        kinds = " or ".join(map(repr, LENGTH_PENALTY_KINDS))
-        raise ValueError(f"length_penalty_kind={kind!r} must be {kinds}")
-    if not math.isfinite(length_penalty):
-        raise ValueError(f"length_penalty={length_penalty} must be a finite number")
-    return ((5 + length) / 6 if kind == "paper" else length) ** length_penalty
-
-
-class PaperLengthPenalty(float):
-    """An exponent alpha for which `n ** alpha` is ((5 + n) / 6) ** alpha.
-
-    The beam search of transformers writes `length ** length_penalty` in two places, with whole numbers as
-    lengths. Handing it this number changes both at once, and nothing else.
-    """
-
-    def __rpow__(self, length: int) -> float:
-        return length_divisor(length, float(self), "paper")
+from .length_penalty import PaperLengthPenalty, length_divisor
 
 
 class SourceLengthBound(StoppingCriteria):

@@ -10,7 +10,8 @@ import torch
 from transformers import GenerationConfig, GenerationMixin
 
 from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-from vanilla_transformer.modeling.beam_search import PaperLengthPenalty, SourceLengthBound, length_divisor
+from vanilla_transformer.modeling.length_penalty import PaperLengthPenalty, length_divisor
+from vanilla_transformer.modeling.paper_decoding import SourceLengthBound
 
 PAD, BOS, EOS = 0, 1, 2
 SOURCE = torch.tensor([[3, 4, 4, 3, EOS]])
