@@ -157,14 +157,7 @@ class MultiHeadAttention(nn.Module):
 
         One product reads the states once, and under autocast casts them, and their gradient, once.
         """
-        ordinary = all(
-            type(layer) is nn.Linear
-            and type(layer.weight) is nn.Parameter  # not split over devices, nor quantised
-            and not layer._forward_hooks
-            and not layer._forward_pre_hooks
-            for layer in layers
-        )
-        if self.training and ordinary and len(layers) > 1:
+        if self.training and len(layers) > 1 and all(map(is_ordinary, layers)):
             weight = torch.cat([layer.weight for layer in layers])
             bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
             projected = nn.functional.linear(states, weight, bias).split(
@@ -175,3 +168,13 @@ class MultiHeadAttention(nn.Module):
         widths = [self.d_v if layer is self.v_proj else self.d_k for layer in layers]
         # As many heads as there are: with tensor parallelism some.
         return [each.unflatten(-1, (-1, width)).transpose(1, 2) for each, width in zip(projected, widths, strict=True)]
+
+
+def is_ordinary(layer: nn.Module) -> bool:
+    """Whether a layer does nothing but a product with its weight, so that its weight can be used without it."""
+    return (
+        type(layer) is nn.Linear
+        and type(layer.weight) is nn.Parameter  # not split over devices, nor quantised
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+    )

@@ -5,113 +5,160 @@ r"""`vanilla-transformer translate`: lines in, lines out, in order, any number o
 
 A line in gives a line out (`--n-best` of them if asked for), whatever it holds. Lines end at "\n" only. An empty line
 gives an empty line. A line longer than the model allows is translated in pieces, and counted.
+
+After an interruption the same command with --resume goes on; the file is then what it would have been.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from tqdm import tqdm
-from transformers.utils import logging
 
+from vanilla_transformer.deployment.line_input import InputFormat, lines_of, parsed
+from vanilla_transformer.deployment.line_output import Format, LineOutput, one_line
+from vanilla_transformer.deployment.resumption import ResumableOutput, model_fingerprint
+from vanilla_transformer.deployment.sentence_splitting import sentence_splitter
+from vanilla_transformer.deployment.translated_lines import LineTranslator, TranslatedLine
 from vanilla_transformer.modeling import Translation, Translator
 from vanilla_transformer.scripts.command_line import command, parse_arguments
-from vanilla_transformer.training.corpus_files import CorpusError, read_lines
-
-
-@dataclass
-class Model:
-    model: str = field(metadata={"help": "folder of a trained model, or its name on the Hub"})
-    device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda, cuda:1, mps ...; if not set, an accelerator where there is one"}
-    )
-
-
-@dataclass
-class Decoding:
-    target_lang: str | None = field(
-        default=None, metadata={"help": "language to translate into, where the model was trained for several (its tag)"}
-    )
-    num_beams: int = field(default=4, metadata={"help": "width of the beam; 1 is greedy search"})
-    length_penalty: float = field(default=0.6, metadata={"help": "alpha; a larger one gives longer outputs; 0 is none"})
-    length_penalty_kind: Literal["paper", "hf"] = field(
-        default="paper", metadata={"help": "a log-probability is divided by ((5+n)/6)^alpha (paper) or by n^alpha (hf)"}
-    )
-    max_tokens: int = field(default=4096, metadata={"help": "source tokens in a batch, padding counted"})
+from vanilla_transformer.scripts.translation_flags import Decoding, Model, Models, load_translator, load_translators
 
 
 @dataclass
 class Lines:
     input: str = field(default="-", metadata={"help": "file of lines (also .gz), or - for standard input"})
     output: str = field(default="-", metadata={"help": "file to write, whole or not at all, or - for standard output"})
+    resume: bool = field(default=False, metadata={"help": "go on where OUTPUT.partial stops, with the same flags and input"})
+    input_format: InputFormat = field(
+        default="text",
+        metadata={"help": "jsonl: objects with a `source`, and if wished `prefix`, `required` and `banned` phrases"},
+    )
+    format: Format = field(
+        default="text",
+        metadata={"help": "tsv (with a heading) and jsonl have line numbers, scores, and alignments if asked for"},
+    )
     n_best: int = field(default=1, metadata={"help": "lines to write for each line read, best first; up to num-beams"})
     scores: bool = field(
         default=False,
         metadata={"help": "write before each line its log-probability and the same over the length penalty, with tabs"},
     )
+    alignments: bool = field(
+        default=False,
+        metadata={
+            "help": "with tsv and jsonl: which words were made from which, as 0-0 1-2 (source-target, words between blanks), by "
+            "the cross-attention of the last layer but one"
+        },
+    )
+    split_sentences: bool = field(
+        default=False, metadata={"help": "translate sentence by sentence; the white space between them is kept"}
+    )
+    source_lang: str = field(default="en", metadata={"help": "language of the input, whose rules end a sentence"})
+    mbr: int | None = field(
+        default=None,
+        metadata={"help": "draw so many outputs of each line, and take the one most like all others (minimum Bayes risk)"},
+    )
+    mbr_utility: Literal["chrf", "bleu"] = field(default="chrf", metadata={"help": "what alike means to --mbr"})
     chunk_lines: int | None = field(
         default=None,
         metadata={"help": "lines to read before they are translated; if not set 1024, or 1 where a person types them"},
     )
 
+    def __post_init__(self) -> None:
+        for name in ("n_best", "chunk_lines", "mbr"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        if self.mbr is not None and self.n_best > self.mbr:
+            raise ValueError(f"n_best={self.n_best} is more than mbr={self.mbr}: draw more, or lower n_best")
+        if self.scores and self.format != "text":
+            raise ValueError(f"--scores is for --format text; {self.format} always has them")
+        if self.alignments and self.format == "text":
+            raise ValueError("--alignments needs a place to stand: --format tsv or jsonl")
+        if self.resume and self.output == "-":
+            raise ValueError("--resume goes on with a file: name it with --output")
+
 
 @command
 def main(argv: list[str] | None = None) -> int:
     what = "Translates lines of text."
-    model, decoding, lines = parse_arguments("translate", what, Model, Decoding, Lines, argv=argv)
-    translator = load_translator(model)
-    counts = Counts()
+    models, decoding, lines = parse_arguments("translate", what, Models, Decoding, Lines, argv=argv)
+    decoding.check_sampling(decoding.sample or lines.mbr is not None)
+    if lines.alignments and (models.engine != "vanilla" or len(models.model) > 1):
+        raise ValueError("--alignments needs one model and --engine vanilla: they are read from its cross-attention")
+    output: Any = nullcontext(_StandardOutput())
+    if lines.output != "-":
+        output = ResumableOutput(lines.output, _decides(models, decoding, lines), lines.resume)
+    translator = load_translators(models)
     typed = lines.input == "-" and sys.stdin.isatty()
-    translations = translator.stream(
-        lines_of(lines.input),
-        **vars(decoding),
+    work = LineTranslator(
+        translator,
+        decoding.options(),
         n_best=lines.n_best,
-        chunk_size=lines.chunk_lines if lines.chunk_lines is not None else 1 if typed else 1024,
-        split_long=True,
+        samples=lines.mbr or 0,
+        utility=lines.mbr_utility,
+        align=lines.alignments,
+        split=sentence_splitter(lines.source_lang) if lines.split_sentences else None,
     )
-    with written_whole(lines.output) as out:
-        for translation in tqdm(translations, unit=" lines", disable=None if lines.output != "-" else True):
-            counts.add(translation)
-            for candidate in translation.n_best:
-                scores = f"{candidate.score:.4f}\t{candidate.normalized_score:.4f}\t" if lines.scores else ""
-                out.write(f"{scores}{one_line(candidate.text)}\n")
-            if typed:
-                out.flush()
+    format = LineOutput(lines.format, lines.scores, lines.mbr_utility if lines.mbr else None, lines.alignments)
+    counts = Counts()
+    with output as out, _bar(lines, typed, out.lines) as bar:
+        texts = out.rest(lines_of(lines.input))
+        number = out.lines
+        if not number:
+            out.write(format.heading())
+        while chunk := list(islice(texts, lines.chunk_lines or (1 if typed else 1024))):
+            for line in work.translate([parsed(text, number + n, lines.input_format) for n, text in enumerate(chunk, start=1)]):
+                counts.add_line(line)
+                out.write(format.written(line))
+                bar.update()
+            number += len(chunk)
+            out.save(len(chunk))
     print(counts.summary(translator), file=sys.stderr)
     return 0
 
 
-def load_translator(model: Model) -> Translator:
-    """The model, ready to use. ValueError in one line if there is none."""
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    return Translator.from_pretrained(model.model, device=model.device)
+class _StandardOutput:
+    """Standard output, where every chunk is out as soon as it is done. As `ResumableOutput`, but nothing can be resumed."""
+
+    def __init__(self) -> None:
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # whatever the locale says
+        self.lines = 0
+
+    def rest(self, lines: Iterable[str]) -> Iterator[str]:
+        return iter(lines)
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(text)
+
+    def save(self, lines: int) -> None:
+        sys.stdout.flush()
 
 
-def one_line(text: str) -> str:
-    """`text` without the line ends that it may hold: a line in must give a line out."""
-    return re.sub(r"[\r\n]+", " ", text)
+def _decides(models: Models, decoding: Decoding, lines: Lines) -> dict[str, Any]:
+    """All flags that the bytes of the output hang on; models by what they are, not by where they lie."""
+    flags = vars(models) | vars(decoding) | vars(lines)
+    for name in ("output", "input", "resume"):  # the input's lines are compared themselves
+        del flags[name]
+    return flags | {"model": [model_fingerprint(name) for name in models.model]}
 
 
-def lines_of(name: str) -> Iterator[str]:
-    """The lines of a file or of standard input ("-"), one at a time. CorpusError, with the line, if it is no UTF-8."""
-    if name != "-":
-        for _, line in read_lines(name):
-            yield line
-        return
-    for number, raw in enumerate(sys.stdin.buffer, start=1):
-        try:
-            yield raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise CorpusError(f"standard input, line {number}: invalid UTF-8 (byte 0x{raw[error.start]:02X})") from None
+def _bar(lines: Lines, typed: bool, done: int) -> tqdm:
+    """On standard error, where a person looks at it and no translations run through the same terminal."""
+    disable = True if typed or (lines.output == "-" and sys.stdout.isatty()) else None
+    total = None
+    if disable is None and sys.stderr.isatty() and os.path.isfile(lines.input) and not lines.input.endswith(".gz"):
+        with open(lines.input, "rb") as file:
+            total = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
+    return tqdm(unit=" lines", disable=disable, initial=done, total=total)
 
 
 @contextmanager
@@ -155,6 +202,11 @@ class Counts:
         self.cut += translation.cut
         self.split += translation.pieces > 1
 
+    def add_line(self, line: TranslatedLine) -> None:
+        self.lines += 1
+        self.cut += line.candidates[0].cut
+        self.split += line.too_long
+
     def over(self, translations: Iterable[Translation]) -> Iterator[Translation]:
         for translation in translations:
             self.add(translation)
@@ -164,7 +216,7 @@ class Counts:
     def seconds(self) -> float:
         return time.monotonic() - self.start
 
-    def summary(self, translator: Translator) -> str:
+    def summary(self, translator: Any) -> str:
         limit = translator.model.config.max_position_embeddings
         parts = [f"{self.lines:,} lines in {self.seconds:.1f} s ({self.lines / max(self.seconds, 1e-9):.1f} lines/s)"]
         if self.cut:
@@ -173,6 +225,8 @@ class Counts:
             parts.append(f"{self.split:,} lines longer than the model's {limit:,} tokens, translated in pieces")
         return "; ".join(parts)
 
+
+__all__ = ["Counts", "Model", "Translator", "load_translator", "main", "one_line", "written_whole"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,98 @@
+"""Search for the best outputs: ours, the fast road. (`paper_decoding.py` is about the one of transformers.)
+
+    >>> search(model, [tokenizer("A man sleeps.")["input_ids"]], SearchOptions(num_beams=4))[0][0].token_ids
+    >>> model.generate(**batch, num_beams=4, custom_generate="beam_search")
+
+Greedy search and sampling are in `one_by_one.py`, beam search and its conventions in `beams.py`; a step of the decoder is in
+`incremental_decoder.py`.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+
+from .beams import BeamSearch
+from .forbidden_tokens import ForbiddenTokens
+from .forced_decoding import evaluation
+from .hypotheses import Hypothesis
+from .one_by_one import write_one_by_one
+from .search_options import SearchOptions
+
+
+def search(
+    models,
+    sources: Sequence[Sequence[int]],
+    options: SearchOptions | None = None,
+    prefixes: Sequence[Sequence[int]] | None = None,
+    numbers: Sequence[int] | None = None,
+) -> list[list[Hypothesis]]:
+    """The best outputs of one batch of sources.
+
+    Args:
+        models: a `VanillaTransformerForConditionalGeneration`, or several with one vocabulary, an ensemble: P is then the
+            mean of theirs.
+        sources: ids of each, ending in `</s>`. Best of similar length.
+        options: see `SearchOptions`.
+        prefixes: for each source, what its output must begin with. It counts as written: it is in `token_ids` and scores.
+        numbers: for each source what its samples are drawn by, besides `options.seed`; its place if not given.
+
+    Returns:
+        For each source `options.n_best` hypotheses, best first; fewer where the model has no more that are allowed.
+
+    Raises:
+        ValueError: a source without tokens or longer than the model allows, models of several vocabularies, a beam wider
+            than the vocabulary, a prefix that leaves no room, constraints that leave nothing to write, a model that
+            computes NaN.
+    """
+    options = options or SearchOptions()
+    models = list(models) if isinstance(models, Sequence) else [models]
+    prefixes = [()] * len(sources) if prefixes is None else prefixes
+    numbers = range(len(sources)) if numbers is None else numbers
+    if not sources:
+        return []
+    ends = _check(models, sources, options, prefixes)
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(evaluation(model))
+        stack.enter_context(torch.inference_mode())
+        limit = min(model.config.max_position_embeddings for model in models)
+        bounds = [options.most(len(source), limit) for source in sources]
+        for number, (prefix, bound) in enumerate(zip(prefixes, bounds, strict=True), start=1):
+            if len(prefix) >= bound:
+                raise ValueError(f"the prefix of text {number} has {len(prefix)} tokens, and its output at most {bound}")
+        least = [min(options.least(len(source)), bound) for source, bound in zip(sources, bounds, strict=True)]
+        forbidden = ForbiddenTokens(options, ends, least, prefixes, models[0].device)
+        if options.do_sample or options.num_beams == 1:
+            return write_one_by_one(models, sources, options, bounds, ends, forbidden, numbers)
+        return BeamSearch(models, sources, options, bounds, ends, forbidden).run()
+
+
+
+
+def _check(
+    models: Sequence, sources: Sequence[Sequence[int]], options: SearchOptions, prefixes: Sequence[Sequence[int]]
+) -> list[int]:
+    """Refuses what cannot be searched. The ids that end an output."""
+    first = models[0].config
+    for model in models[1:]:
+        for name in ("vocab_size", "tokenizer_fingerprint", "pad_token_id", "eos_token_id", "decoder_start_token_id"):
+            ours, other = getattr(first, name), getattr(model.config, name)
+            if ours != other:
+                raise ValueError(
+                    f"the models of an ensemble must have one vocabulary: {name} is {ours} in the first and {other} in another"
+                )
+    if options.num_beams > first.vocab_size:
+        raise ValueError(f"num_beams={options.num_beams} is more than the {first.vocab_size} tokens of the vocabulary")
+    limit = min(model.config.max_position_embeddings for model in models)
+    for number, source in enumerate(sources, start=1):
+        if not len(source):
+            raise ValueError(f"source {number} has no tokens: leave it out, there is nothing to translate")
+        if len(source) > limit:
+            raise ValueError(f"source {number} has {len(source)} tokens, more than max_position_embeddings={limit}")
+    for tokens in (*prefixes, options.suppress_tokens, *options.banned, *options.required):
+        for token in tokens:
+            if not 0 <= token < first.vocab_size:
+                raise ValueError(f"token {token} of a constraint is not in the vocabulary of {first.vocab_size} tokens")
+    ends = first.eos_token_id
+    return [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [ends]
