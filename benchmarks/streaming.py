@@ -4,8 +4,8 @@
     python benchmarks/streaming.py --pairs 100000 1000000 10000000
 
 Pairs are made by code. For each size a fresh process trains a tiny model for a few updates, then reads and encodes the stream to
-its end, as an epoch of training would, then reads past its first half, as a resumed run would. Then the tokenizer's speed, with
-all cores and with one. Prints two tables.
+its end, as an epoch of training would, then reads past its first half, as a resumed run would. Then the encoding
+of a whole corpus, with one process and with as many as `finetune` takes. Prints two tables.
 """
 
 from __future__ import annotations
@@ -88,19 +88,22 @@ def measure(file: str, folder: str, updates: int, buffer: int) -> dict[str, floa
     }
 
 
-def tokenize(file: str, folder: str, count: int) -> dict[str, float]:
-    """Pairs per second of the tokenizer alone, and how many cores it kept busy."""
+def encode(file: str, folder: str, processes: int) -> dict[str, float]:
+    """Pairs per second of encoding a whole corpus as `finetune` does without --streaming, and how many cores that kept busy.
+
+    `processes`: 0 is as many as `encode_pairs` takes by itself.
+    """
     from vanilla_transformer.tokenization import VanillaTransformerTokenizer
+    from vanilla_transformer.training.corpus import load_pairs
+    from vanilla_transformer.training.encoding import encode_pairs
 
     tokenizer = VanillaTransformerTokenizer.from_pretrained(f"{folder}/tokenizer")
-    with open(file, encoding="utf-8") as lines:
-        pairs = [json.loads(line)["translation"] for _, line in zip(range(count), lines, strict=False)]
-    start, cpu = time.perf_counter(), time.process_time()
-    for first in range(0, len(pairs), 1000):
-        part = pairs[first : first + 1000]
-        tokenizer([p["en"] for p in part], text_target=[p["de"] for p in part], return_attention_mask=False, verbose=False)
-    seconds = time.perf_counter() - start
-    return {"pairs_per_second": len(pairs) / seconds, "cores": (time.process_time() - cpu) / seconds}
+    pairs = load_pairs([file], "en", "de")
+    start, before = time.perf_counter(), os.times()
+    encoded, _ = encode_pairs(pairs, tokenizer, max_source_length=None, max_target_length=None, num_proc=processes or None)
+    seconds, after = time.perf_counter() - start, os.times()
+    used = sum(after[:4]) - sum(before[:4])  # with children
+    return {"pairs_per_second": len(encoded) / seconds, "cores": used / seconds}
 
 
 def in_a_process(work: str, *arguments: Any, **environment: str) -> dict[str, float]:
@@ -116,7 +119,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--shuffle-buffer", type=int, default=100_000)
-    parser.add_argument("--tokenize", type=int, default=1_000_000, help="pairs for the tokenizer alone")
+    parser.add_argument("--encode", type=int, default=1_000_000, help="pairs to encode without streaming")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         from vanilla_transformer.tokenization import learn_vocabulary
@@ -138,16 +141,18 @@ def main() -> None:
                 f"{found['skip_a_million']:.1f} |",
                 flush=True,
             )
-        count = min(flags.tokenize, max(flags.pairs))
-        print(f"\n| tokenizing {count:,} pairs | pairs/s | cores |\n| --- | ---: | ---: |")
-        for name, environment in (("all cores", {}), ("one", {"RAYON_NUM_THREADS": "1"})):
-            found = in_a_process("tokenize", file, folder, count, TOKENIZERS_PARALLELISM="true", **environment)
+        write_pairs(file, flags.encode)
+        print(f"\n| encoding {flags.encode:,} pairs, not streamed | pairs/s | cores |\n| --- | ---: | ---: |")
+        for name, processes in (("one process", 1), ("as finetune does", 0)):
+            # A cache of its own for each: what was encoded once is not encoded again.
+            with tempfile.TemporaryDirectory(dir=folder) as cache:
+                found = in_a_process("encode", file, folder, processes, HF_DATASETS_CACHE=cache)
             print(f"| {name} | {found['pairs_per_second']:,.0f} | {found['cores']:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
         work, file, folder, *numbers = sys.argv[2:]
-        print(json.dumps({"measure": measure, "tokenize": tokenize}[work](file, folder, *map(int, numbers))))
+        print(json.dumps({"measure": measure, "encode": encode}[work](file, folder, *map(int, numbers))))
     else:
         main()

@@ -5,6 +5,7 @@ counted (`DroppedRows`).
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,6 +22,9 @@ from vanilla_transformer.training.corpus_files import CorpusError
 # Part of the cache name: raise it when the same texts and tokenizer would give other ids than before.
 _ENCODING_VERSION = 1
 _SHOWN_ROWS = 5
+# Fewer rows are encoded by one process before several have started. (The tokenizer's own threads busy one core and a bit:
+# most of the time goes into making lists of what it returns.)
+_WORTH_PROCESSES = 100_000
 
 
 class StreamPart:
@@ -216,6 +220,7 @@ def stored_rows(
         encode: (columns, row numbers from 0) of a batch -> columns of any number of rows.
         name_parts: what the ids depend on besides texts and tokenizer: parts of the cache name.
         batch_size: texts that are in memory together.
+        num_proc: processes to share the work; None: as many as there are cores, if it is worth their start.
     """
     if isinstance(data, StreamPart):
         return _rows_in_memory(data, encode, features, batch_size)
@@ -224,6 +229,8 @@ def stored_rows(
     if hasattr(tokenizer, "fingerprint"):
         parts = (data._fingerprint, tokenizer.fingerprint, *name_parts, _ENCODING_VERSION)
         name = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+    if num_proc is None and len(data) >= _WORTH_PROCESSES:
+        num_proc = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return data.map(
         encode, batched=True, with_indices=True, batch_size=batch_size, remove_columns=data.column_names,
         features=features, new_fingerprint=name, num_proc=num_proc, desc="Encoding",

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, IterableDataset
 
+from vanilla_transformer.tokenization import VanillaTransformerTokenizer
+from vanilla_transformer.training import encoding
 from vanilla_transformer.training.corpus import (
     CorpusError,
     encode_pairs,
@@ -280,6 +282,28 @@ def test_encoded_pairs_written_out():
     assert encoded[0] == {"input_ids": [35, 97, 98, 2], "labels": [99, 2]}
     assert encoded.features["labels"].feature.dtype == "int32"
     assert (dropped.rows, dropped.kept, len(encoded)) == (2, 1, 1)
+
+
+# Python 3.12 and newer warn of every fork beside threads; none of the parent's threads is needed in the children.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_many_rows_are_encoded_by_several_processes_into_the_same_ids(toy, monkeypatch):
+    tokenizer = VanillaTransformerTokenizer.from_pretrained(toy / "tokenizer")
+    rows = [(f"the {n} cats", f"die {n} Katzen") for n in range(60)] + [("", "leer"), ("a" * 99, "b")]
+    limits = {"max_source_length": 50, "max_target_length": 50}
+    monkeypatch.setattr(encoding, "_WORTH_PROCESSES", len(rows))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    seen, plain_map = [], Dataset.map
+
+    def map_(data, *arguments, **options):
+        seen.append(options["num_proc"])
+        return plain_map(data, *arguments, **options)
+
+    monkeypatch.setattr(Dataset, "map", map_)
+    encoded, dropped = encode_pairs(make_pairs(rows), tokenizer, **limits)
+    assert seen == [3]
+    assert encoded["input_ids"] == tokenizer([source for source, _ in rows[:60]])["input_ids"]
+    assert encoded["labels"] == tokenizer([target for _, target in rows[:60]])["input_ids"]
+    assert dropped.empty_rows == (61,) and dropped.over_long_rows == (62,)
 
 
 def test_dropped_rows_are_counted_and_numbered():
