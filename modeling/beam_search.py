@@ -7,14 +7,14 @@ Greedy search and sampling are in `one_by_one.py`, beam search and its conventio
 `incremental_decoder.py`.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 from .beams import BeamSearch
 from .forbidden_tokens import ForbiddenTokens
-from .forced_decoding import evaluation
+from .forced_decoding import evaluation, pad
 from .hypotheses import Hypothesis
 from .one_by_one import write_one_by_one
 from .search_options import SearchOptions
@@ -45,34 +45,62 @@ def search(
             than the vocabulary, a prefix that leaves no room, constraints that leave nothing to write, a model that
             computes NaN.
     """
-    options = options or SearchOptions()
     models = list(models) if isinstance(models, Sequence) else [models]
-    prefixes = [()] * len(sources) if prefixes is None else prefixes
-    numbers = range(len(sources)) if numbers is None else numbers
     if not sources:
         return []
-    ends = _check(models, sources, options, prefixes)
+    for number, source in enumerate(sources, start=1):
+        if not len(source):
+            raise ValueError(f"source {number} has no tokens: leave it out, there is nothing to translate")
+    with _evaluation(models):
+        encoded = []
+        for model in models:
+            input_ids, source_mask = pad(sources, model.config.pad_token_id, model.device)
+            states = model.model.encoder(input_ids=input_ids, attention_mask=source_mask).last_hidden_state
+            encoded.append((states, source_mask))
+        return search_encoded(models, encoded, options or SearchOptions(), prefixes, numbers)
+
+
+def search_encoded(
+    models: Sequence,
+    encoded: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    options: SearchOptions,
+    prefixes: Sequence[Sequence[int]] | None = None,
+    numbers: Sequence[int] | None = None,
+) -> list[list[Hypothesis]]:
+    """As `search`, of sources that went through the encoder already.
+
+    Args:
+        encoded: of each model the states (N, S, D) of its encoder, and (N, S) 1 for tokens and 0 for padding.
+    """
+    ends = _check(models, options, prefixes or ())
+    lengths = encoded[0][1].sum(1).tolist()
+    prefixes = [()] * len(lengths) if prefixes is None else prefixes
+    numbers = range(len(lengths)) if numbers is None else numbers
+    limit = min(model.config.max_position_embeddings for model in models)
+    bounds = [options.most(length, limit) for length in lengths]
+    for number, (length, prefix, bound) in enumerate(zip(lengths, prefixes, bounds, strict=True), start=1):
+        if not length:
+            raise ValueError(f"source {number} is all padding: leave it out, there is nothing to translate")
+        if len(prefix) >= bound:
+            raise ValueError(f"the prefix of text {number} has {len(prefix)} tokens, and its output at most {bound}: shorten it")
+    least = [min(options.least(length), bound) for length, bound in zip(lengths, bounds, strict=True)]
+    with _evaluation(models):
+        forbidden = ForbiddenTokens(options, ends, least, prefixes, models[0].device)
+        if options.do_sample or options.num_beams == 1:
+            return write_one_by_one(models, encoded, options, bounds, ends, forbidden, numbers)
+        return BeamSearch(models, encoded, options, bounds, ends, forbidden).run()
+
+
+@contextmanager
+def _evaluation(models: Sequence) -> Iterator[None]:
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(evaluation(model))
         stack.enter_context(torch.inference_mode())
-        limit = min(model.config.max_position_embeddings for model in models)
-        bounds = [options.most(len(source), limit) for source in sources]
-        for number, (prefix, bound) in enumerate(zip(prefixes, bounds, strict=True), start=1):
-            if len(prefix) >= bound:
-                raise ValueError(f"the prefix of text {number} has {len(prefix)} tokens, and its output at most {bound}")
-        least = [min(options.least(len(source)), bound) for source, bound in zip(sources, bounds, strict=True)]
-        forbidden = ForbiddenTokens(options, ends, least, prefixes, models[0].device)
-        if options.do_sample or options.num_beams == 1:
-            return write_one_by_one(models, sources, options, bounds, ends, forbidden, numbers)
-        return BeamSearch(models, sources, options, bounds, ends, forbidden).run()
+        yield
 
 
-
-
-def _check(
-    models: Sequence, sources: Sequence[Sequence[int]], options: SearchOptions, prefixes: Sequence[Sequence[int]]
-) -> list[int]:
+def _check(models: Sequence, options: SearchOptions, prefixes: Sequence[Sequence[int]]) -> list[int]:
     """Refuses what cannot be searched. The ids that end an output."""
     first = models[0].config
     for model in models[1:]:
@@ -84,12 +112,6 @@ def _check(
                 )
     if options.num_beams > first.vocab_size:
         raise ValueError(f"num_beams={options.num_beams} is more than the {first.vocab_size} tokens of the vocabulary")
-    limit = min(model.config.max_position_embeddings for model in models)
-    for number, source in enumerate(sources, start=1):
-        if not len(source):
-            raise ValueError(f"source {number} has no tokens: leave it out, there is nothing to translate")
-        if len(source) > limit:
-            raise ValueError(f"source {number} has {len(source)} tokens, more than max_position_embeddings={limit}")
     for tokens in (*prefixes, options.suppress_tokens, *options.banned, *options.required):
         for token in tokens:
             if not 0 <= token < first.vocab_size:

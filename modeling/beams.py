@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import torch
 
 from .forbidden_tokens import ForbiddenTokens
-from .forced_decoding import pad
 from .hypotheses import Hypothesis, coverage_penalty, hypothesis
 from .length_penalty import length_divisor
 from .next_tokens import NextTokens, best_continuations
@@ -29,6 +28,7 @@ class BeamSearch:
     """One batch. See `search` for the arguments.
 
     Args:
+        encoded: as of `NextTokens`.
         bounds: for each source, tokens that an output may have.
         ends: ids that end an output.
         forbidden: what may not be written.
@@ -36,23 +36,23 @@ class BeamSearch:
 
     def __init__(
         self,
-        models,
-        sources: Sequence[Sequence[int]],
+        models: Sequence,
+        encoded: Sequence[tuple[torch.Tensor, torch.Tensor]],
         options: SearchOptions,
         bounds: Sequence[int],
         ends: Sequence[int],
         forbidden: ForbiddenTokens,
     ):
         self.options, self.ends = options, list(ends)
-        device, N, K, room = models[0].device, len(sources), options.num_beams, max(bounds)
+        device, N, K, room = models[0].device, len(bounds), options.num_beams, max(bounds)
         dtype = torch.float64 if models[0].dtype == torch.float64 else torch.float32
         self.width = K // options.num_beam_groups
         # One more for each end: so that always as many run on as there are beams.
         self.looked_at = min(max(2, 1 + len(ends)) * self.width, self.width * models[0].config.vocab_size)
         self.end_ids = torch.tensor(self.ends, device=device)
-        self.next_tokens = NextTokens(models, sources, K, forbidden)
+        self.next_tokens = NextTokens(models, encoded, K, forbidden)
         covered = options.coverage_penalty > 0
-        source_mask = pad(sources, models[0].config.pad_token_id, device)[1]
+        source_mask = encoded[0][1]
         self.rows = RunningSentences(
             N,
             [self.next_tokens, forbidden],

@@ -18,7 +18,7 @@ class ForbiddenTokens:
     Args:
         options: of the search.
         ends: ids that end an output.
-        least: for each sentence, tokens that its output must have at least.
+        least: for each sentence, tokens that must be written before `</s>`.
         prefixes: for each sentence, ids that its output begins with; () for none.
         device: of the scores.
 
@@ -80,8 +80,8 @@ class ForbiddenTokens:
             tails = written[:, :, None, t - self.ngram + 1 :]
             found = (windows[..., :-1] == tails).all(-1).nonzero()
             scores[found[:, 0], found[:, 1], windows[found[:, 0], found[:, 1], found[:, 2], -1]] = HIDDEN
-        if self.least is not None and t + 1 < self.longest_least:
-            early = (t + 1 < self.least[:N])[:, None, None]
+        if self.least is not None and t < self.longest_least:
+            early = (t < self.least[:N])[:, None, None]
             scores[:, :, self.ends] = scores[:, :, self.ends].masked_fill(early, HIDDEN)
         if rows is not None:
             scores[rows] = HIDDEN

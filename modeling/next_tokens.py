@@ -8,18 +8,17 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .forced_decoding import pad
 from .incremental_decoder import IncrementalDecoder
 
 CHUNK = 128  # tokens
 
 
 class NextTokens:
-    """One model, or several as an ensemble, on one batch of sources. Encodes them at once.
+    """One model, or several as an ensemble, on one batch of sources.
 
     Args:
         models: `VanillaTransformerForConditionalGeneration`s with one vocabulary, in evaluation mode.
-        sources: N lists of ids.
+        encoded: of each model the states (N, S, D) of its encoder, and (N, S) 1 for tokens and 0 for padding.
         hypotheses: K.
         forbid: changes scores (N, K, V), given the outputs so far (N, K, t), in place.
     """
@@ -27,16 +26,15 @@ class NextTokens:
     def __init__(
         self,
         models: Sequence,
-        sources: Sequence[Sequence[int]],
+        encoded: Sequence[tuple[torch.Tensor, torch.Tensor]],
         hypotheses: int,
         forbid: Callable[[torch.Tensor, torch.Tensor], object],
     ):
         self.forbid = forbid
-        self.decoders: list[IncrementalDecoder] = []
-        for model in models:
-            input_ids, attention_mask = pad(sources, model.config.pad_token_id, model.device)
-            states = model.model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            self.decoders.append(IncrementalDecoder(model, states, attention_mask, hypotheses))
+        self.decoders = [
+            IncrementalDecoder(model, states, source_mask, hypotheses)
+            for model, (states, source_mask) in zip(models, encoded, strict=True)
+        ]
         self.buffer = torch.empty(0)
 
     def __call__(

@@ -15,8 +15,8 @@ from .search_options import SearchOptions
 
 
 def write_one_by_one(
-    models,
-    sources: Sequence[Sequence[int]],
+    models: Sequence,
+    encoded: Sequence[tuple[torch.Tensor, torch.Tensor]],
     options: SearchOptions,
     bounds: Sequence[int],
     ends: Sequence[int],
@@ -26,14 +26,15 @@ def write_one_by_one(
     """Of each source `options.n_best` samples, the best first, or the likeliest token every time. See `search`.
 
     Args:
+        encoded: as of `NextTokens`.
         bounds: for each source, tokens that an output may have.
         ends: ids that end an output.
         forbidden: what may not be written.
         numbers: for each source, what its samples are drawn by besides the seed.
     """
-    device, N, K = models[0].device, len(sources), options.n_best if options.do_sample else 1
+    device, N, K = models[0].device, len(bounds), options.n_best if options.do_sample else 1
     dtype = torch.float64 if models[0].dtype == torch.float64 else torch.float32
-    next_tokens = NextTokens(models, sources, K, forbidden)
+    next_tokens = NextTokens(models, encoded, K, forbidden)
     room, end_ids = max(bounds), torch.tensor(list(ends), device=device)
     rows = RunningSentences(
         N,
@@ -46,7 +47,7 @@ def write_one_by_one(
         bounds=torch.tensor(list(bounds), device=device)[:, None],
         chances=chances(options.seed, numbers, K, room).to(device) if options.do_sample else None,
     )
-    results: list[list[Hypothesis]] = [[] for _ in sources]
+    results: list[list[Hypothesis]] = [[] for _ in bounds]
     for t in range(room):
         scores, normalizers = next_tokens(rows.tokens, None, rows.written[:, :, :t])
         if rows.chances is None:

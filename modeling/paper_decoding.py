@@ -19,6 +19,7 @@ An output that reaches the bound is returned without `</s>`: that is how to tell
 import torch
 from transformers import GenerationConfig, GenerationMixin, StoppingCriteria
 
+from .custom_generate import beam_search
 from .length_penalty import PaperLengthPenalty, length_divisor
 
 
@@ -41,6 +42,12 @@ class SourceLengthBound(StoppingCriteria):
 
 class PaperDecoding(GenerationMixin):
     """`generate` with the fields above. Stands before `GenerationMixin` among the bases of a model."""
+
+    def generate(self, *arguments, custom_generate=None, **options):
+        """As in transformers; with `custom_generate="beam_search"` by our own search, see `custom_generate.py`."""
+        if custom_generate == "beam_search":
+            custom_generate = beam_search
+        return super().generate(*arguments, custom_generate=custom_generate, **options)
 
     def _prepare_generation_config(self, generation_config: GenerationConfig | None, **kwargs):
         # transformers takes unknown fields from a configuration, but as arguments it refuses them.

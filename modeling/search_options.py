@@ -25,11 +25,11 @@ class SearchOptions:
     How many:
         n_best: outputs of each source, best first; at most `num_beams`, unless sampling.
 
-    How long, in tokens with `</s>`:
-        max_new_tokens: at most.
+    How long, in tokens:
+        max_new_tokens: at most, with `</s>`.
         max_new_tokens_beyond_source: at most as many as the source has, and so many more; None: no such bound.
         max_length_ratio: at most so many times as many as the source has.
-        min_new_tokens, min_length_ratio: at least.
+        min_new_tokens, min_length_ratio: at least, without `</s>`.
 
     By chance:
         do_sample: draw every token from the model's distribution.
@@ -137,14 +137,14 @@ class SearchOptions:
         return min(bounds)
 
     def least(self, source_length: int) -> int:
-        """Tokens that it must have."""
+        """Tokens that must be written before `</s>`."""
         ratio = 0 if self.min_length_ratio is None else math.ceil(self.min_length_ratio * source_length)
         return max(self.min_new_tokens, ratio)
 
     def _at_least(self, name: str, least: int) -> None:
         value = getattr(self, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name}={value!r} must be a whole number, {least} or more")
+            raise ValueError(f"{name}={value!r} must be at least {least}")
 
     def _in_range(self, name: str, low: float, high: float, way_out: str = "", open_below: bool = False) -> None:
         value = getattr(self, name)

@@ -7,23 +7,21 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from .forced_decoding import (
-    LOGITS_AT_ONCE,
-    batches,
-    check_text,
-    evaluation,
-    pad,
-    score_pairs,
-    token_log_probs,
-)
+from .beam_search import search
+from .by_transformers import search_by_transformers
+from .forced_decoding import LOGITS_AT_ONCE, batches, check_text, score_pairs
+from .hypotheses import Hypothesis
 from .length_penalty import length_divisor
+from .search_options import SearchOptions
 from .sentences import split_text
+
+SEARCH_OPTIONS = {field.name for field in fields(SearchOptions)}
 
 
 @dataclass(frozen=True)
@@ -53,18 +51,13 @@ class Translation:
 class _Options:
     """What one call of the translator was asked for."""
 
-    prefix: str
-    n_best: int
-    length_penalty: float
-    length_penalty_kind: str
+    tag: str
+    search: SearchOptions
+    by_transformers: dict
     max_tokens: int
     batch_size: int | None
     chunk_size: int
     split_long: bool
-    generate: dict
-
-    def normalized(self, score: float, length: int) -> float:
-        return score / length_divisor(max(1, length), self.length_penalty, self.length_penalty_kind)
 
 
 class Translator:
@@ -74,17 +67,20 @@ class Translator:
     alone, gives an empty text; the model is not asked.
 
     Args:
-        model: a `VanillaTransformerForConditionalGeneration`; it stays on its device and in its mode.
-        tokenizer: the one it was trained with.
+        model: a `VanillaTransformerForConditionalGeneration`, or several, an ensemble; they stay on their devices and in
+            their modes.
+        tokenizer: the one they were trained with.
 
     Raises:
         ValueError: the tokenizer is another one.
     """
 
     def __init__(self, model, tokenizer):
-        if hasattr(tokenizer, "check_fits"):
-            tokenizer.check_fits(model.config)
-        self.model = model
+        self.models = list(model) if isinstance(model, list | tuple) else [model]
+        self.model = self.models[0]
+        for one in self.models:
+            if hasattr(tokenizer, "check_fits"):
+                tokenizer.check_fits(one.config)
         self.tokenizer = tokenizer
 
     @classmethod
@@ -94,7 +90,8 @@ class Translator:
         """Load from a folder or from the Hub.
 
         Args:
-            path_or_repo: a folder that `save_pretrained` wrote (the output of training is one), or "user/model".
+            path_or_repo: a folder that `save_pretrained` wrote (the output of training is one), or "user/model"; a list
+                of them is an ensemble.
             device: for example "cpu" or "cuda:1"; if not given, an accelerator where there is one.
             revision: branch, tag or commit on the Hub.
             trust_remote_code: run the code beside the model; needed where our package is not installed.
@@ -102,6 +99,11 @@ class Translator:
         Raises:
             ValueError: nothing there, or no model in it, or no tokenizer, or another model's tokenizer.
         """
+        if isinstance(path_or_repo, list | tuple):
+            if not path_or_repo:
+                raise ValueError("no model: give the folder of one, or of several")
+            each = [cls.from_pretrained(one, device, revision, trust_remote_code) for one in path_or_repo]
+            return cls([translator.model for translator in each], each[0].tokenizer)
         name = os.fspath(path_or_repo)
         looks_like_a_path = name.startswith((".", "~", os.sep)) or name.count("/") > 1 or os.path.exists(name)
         if looks_like_a_path and not os.path.isdir(name):
@@ -140,98 +142,114 @@ class Translator:
         texts: Iterable[str],
         *,
         target_lang: str | None = None,
+        target_prefix: str | Iterable[str] | None = None,
         num_beams: int | None = None,
-        length_penalty: float = 0.6,
-        length_penalty_kind: str = "paper",
-        n_best: int = 1,
         do_sample: bool = False,
-        max_new_tokens_beyond_source: int = 50,
+        seed: int | None = None,
+        banned: Sequence[str] = (),
+        required: Sequence[str] = (),
         max_tokens: int = 4096,
         batch_size: int | None = None,
         chunk_size: int = 1024,
         split_long: bool = False,
-        **generate_options,
+        **options,
     ) -> Iterator[Translation]:
         """Translate texts as they come, `chunk_size` at a time. The defaults are the paper's (section 6.1).
 
         Args:
             texts: any iterable; no more than `chunk_size` texts are ever held.
             target_lang: code of the language to translate into; puts its tag (`>>de<<`) before each text.
+            target_prefix: what translations begin with; one for all, or an iterable with one for each text ("" for none).
             num_beams: if not given 4, or 1 when sampling; 1 is greedy search.
-            length_penalty: alpha.
-            length_penalty_kind: "paper" or "hf", see `length_penalty.py`.
-            n_best: how many outputs of each text to return; at most `num_beams`, unless sampling.
             do_sample: draw from the model's distribution, from all of it unless `top_k`, `top_p` ... are given.
-                Seed with `torch.manual_seed`.
-            max_new_tokens_beyond_source: an output has at most as many tokens as its source, and so many more.
+            seed: of the samples, which depend on it, on the text and on its place among the texts alone; if not given,
+                drawn from torch's own generator (`torch.manual_seed`).
+            banned: words and phrases that no translation holds, in this spelling.
+            required: words and phrases that every translation holds, in this spelling (see `lexical_constraints.py`).
             max_tokens: source tokens in a batch, padding counted; a longer text is a batch of its own. Batches
                 are smaller where many short texts, beams and a large vocabulary would take too much memory.
             batch_size: texts in a batch, if there shall be a bound on them, too.
             split_long: translate a text that is longer than the model allows sentence by sentence (see `sentences.py`),
                 and put the white space that stood between them back; otherwise it is refused.
-            generate_options: anything else that `model.generate` takes, as `early_stopping` or `temperature`.
+            options: the other fields of `SearchOptions`, as `n_best` and `length_penalty`. Anything else goes to
+                `model.generate` of transformers, which then searches, as `repetition_penalty`.
 
         Raises:
             ValueError: a text too long or no valid Unicode (with its position, counted from 1), a language
                 without a tag (with those that have one), options out of range or in contradiction.
         """
-        if num_beams is None:
-            num_beams = 1 if do_sample else 4
         for name in ("num_return_sequences", "return_dict_in_generate"):
-            if name in generate_options:
+            if name in options:
                 raise ValueError(f"{name} is not for here: ask for n_best translations, each with its scores")
-        counts = {"num_beams": num_beams, "n_best": n_best, "max_tokens": max_tokens, "chunk_size": chunk_size}
+        counts = {"max_tokens": max_tokens, "chunk_size": chunk_size}
         if batch_size is not None:
             counts["batch_size"] = batch_size
         for name, value in counts.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}={value!r} must be at least 1")
-        if n_best > num_beams and not (do_sample and num_beams == 1):
-            raise ValueError(f"n_best={n_best} is more than num_beams={num_beams}: raise num_beams or lower n_best")
-        length_divisor(1, length_penalty, length_penalty_kind)  # refuses nonsense
-        prefix = "" if target_lang is None else f"{self.tokenizer.language_tag(target_lang)} "
+        if num_beams is None:
+            num_beams = 1 if do_sample else 4
+        by_transformers = {name: value for name, value in options.items() if name not in SEARCH_OPTIONS}
+        options = {name: value for name, value in options.items() if name in SEARCH_OPTIONS}
+        if do_sample and num_beams != 1:
+            by_transformers |= {"do_sample": True}
         # Padding and `<s>` are no output. A model that wrote them would make lengths, and so scores, ambiguous.
         no_output = {self.tokenizer.pad_token_id, self.model.config.decoder_start_token_id}
-        no_output.update(generate_options.get("suppress_tokens") or ())
-        if do_sample:
-            generate_options.setdefault("top_k", 0)  # otherwise transformers draws from the 50 likeliest only
-        if num_beams > 1:  # elsewhere transformers warns that it has no use for it
-            generate_options["length_penalty"] = length_penalty
-        generate_options = {"max_length": None, "max_new_tokens": None} | generate_options
-        generate_options |= {
+        options |= {
             "num_beams": num_beams,
-            "num_return_sequences": n_best,
-            "do_sample": do_sample,
-            "length_penalty_kind": length_penalty_kind,
-            "max_new_tokens_beyond_source": max_new_tokens_beyond_source,
-            "suppress_tokens": sorted(no_output),
+            "do_sample": do_sample and num_beams == 1,
+            "seed": int(torch.randint(2**31, ())) if do_sample and seed is None else seed or 0,
+            "suppress_tokens": tuple(sorted(no_output.union(options.get("suppress_tokens") or ()))),
+            "banned": self._phrases("banned", banned),
+            "required": self._phrases("required", required),
         }
         how = _Options(
-            prefix=prefix,
-            n_best=n_best,
-            length_penalty=length_penalty,
-            length_penalty_kind=length_penalty_kind,
+            tag="" if target_lang is None else f"{self.tokenizer.language_tag(target_lang)} ",
+            search=SearchOptions(**options),
+            by_transformers=by_transformers,
             max_tokens=max_tokens,
             batch_size=batch_size,
             chunk_size=chunk_size,
             split_long=split_long,
-            generate=generate_options,
         )
-        return self._stream(iter(texts), how)
+        return self._stream(iter(texts), target_prefix, how)
 
-    def _stream(self, texts: Iterator[str], how: _Options) -> Iterator[Translation]:
-        before = 0
+    def _phrases(self, name: str, phrases: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        if isinstance(phrases, str):
+            raise ValueError(f"{name}={phrases!r} must be a list of words and phrases: [{phrases!r}]")
+        if not all(phrase.strip() for phrase in phrases):
+            raise ValueError(f"{name} has an empty phrase: leave it out")
+        return tuple(map(tuple, self._target_ids(phrases)))
+
+    def _target_ids(self, texts: Iterable[str]) -> list[list[int]]:
+        texts = list(texts)
+        return self.tokenizer(text_target=texts, add_special_tokens=False)["input_ids"] if texts else []
+
+    def _stream(
+        self, texts: Iterator[str], target_prefix: str | Iterable[str] | None, how: _Options
+    ) -> Iterator[Translation]:
+        before = pieces_before = 0
+        prefixes = None if target_prefix is None or isinstance(target_prefix, str) else iter(target_prefix)
         while chunk := list(islice(texts, how.chunk_size)):
+            begin = [target_prefix or ""] * len(chunk) if prefixes is None else list(islice(prefixes, len(chunk)))
+            if len(begin) < len(chunk):
+                raise ValueError(f"text {before + len(begin) + 1} has no target_prefix: give one for each text")
             pieces: list[str] = []  # of all texts, one after the other
+            beginnings: list[list[int]] = []  # the prefix of each, in tokens
             gaps: list[list[str]] = []  # for each text: the white space before, between and behind its pieces
-            for position, text in enumerate(chunk, start=before + 1):
+            for position, (text, ids) in enumerate(zip(chunk, self._target_ids(begin), strict=True), start=before + 1):
                 parts = self._parts(text, position, how)
+                if how.search.required and len(parts) > 3:
+                    raise ValueError(f"text {position} is translated in pieces, so no phrase can be required of it: shorten it")
                 pieces += parts[1::2]
+                beginnings += [ids, *[[] for _ in parts[3::2]]] if len(parts) > 1 else []
                 gaps.append(parts[::2])
-            translated = iter(self._translate(self._encode(pieces, how), how))
+            numbers = range(pieces_before, pieces_before + len(pieces))
+            translated = iter(self._translate(self._encode(pieces, how), beginnings, numbers, how))
             for around in gaps:
                 yield _joined(around, list(islice(translated, len(around) - 1)), how)
             before += len(chunk)
+            pieces_before += len(pieces)
 
     def _parts(self, text: str, position: int, how: _Options) -> list[str]:
         """White space, piece, white space ...: no piece of an empty text, one of a short one, as nearly all are."""
@@ -242,7 +260,7 @@ class Translator:
 
         def fits(piece: str) -> bool:
             # A token has a byte or more, a character four or fewer: most texts need not be encoded to be measured.
-            return 4 * len(how.prefix + piece) + 2 <= limit or len(self._encode([piece], how)[0]) <= limit
+            return 4 * len(how.tag + piece) + 2 <= limit or len(self._encode([piece], how)[0]) <= limit
 
         if fits(text):
             return ["", text, ""]
@@ -258,39 +276,36 @@ class Translator:
             raise ValueError(f"text {position}: {error} for the model's max_position_embeddings={limit}") from None
 
     def _encode(self, texts: Sequence[str], how: _Options) -> list[list[int]]:
-        return self.tokenizer([how.prefix + text for text in texts])["input_ids"] if texts else []
+        return self.tokenizer([how.tag + text for text in texts])["input_ids"] if texts else []
 
-    def _translate(self, sources: list[list[int]], how: _Options) -> list[list[Translation]]:
+    def _translate(
+        self, sources: list[list[int]], prefixes: list[list[int]], numbers: Sequence[int], how: _Options
+    ) -> list[list[Translation]]:
         """The n best of each source, in the order of the sources."""
         results: list[list[Translation]] = [[] for _ in sources]
-        hypotheses = max(how.generate["num_beams"], how.n_best)
+        hypotheses = max(how.search.num_beams, how.search.n_best)
         max_rows = max(1, LOGITS_AT_ONCE // (self.model.config.vocab_size * hypotheses))
         if how.batch_size is not None:
             max_rows = min(max_rows, how.batch_size)
-        with evaluation(self.model):
-            for batch in batches([len(source) for source in sources], how.max_tokens, max_rows):
-                for index, outputs in zip(batch, self._generate([sources[i] for i in batch], how), strict=True):
-                    results[index] = outputs
+        for batch in batches([len(source) for source in sources], how.max_tokens, max_rows):
+            some = ([rows[i] for i in batch] for rows in (sources, prefixes, numbers))
+            for index, found in zip(batch, self._search(*some, how), strict=True):
+                texts = self.tokenizer.batch_decode([one.token_ids for one in found], skip_special_tokens=True)
+                results[index] = [
+                    Translation(text, one.score, one.normalized_score, one.token_ids, one.cut)
+                    for text, one in zip(texts, found, strict=True)
+                ]
         return results
 
-    def _generate(self, sources: list[list[int]], how: _Options) -> Iterator[list[Translation]]:
-        tokenizer = self.tokenizer
-        input_ids, attention_mask = pad(sources, tokenizer.pad_token_id, self.model.device)
-        sequences = self.model.generate(input_ids, attention_mask=attention_mask, **how.generate)
-        outputs = [_written(row, tokenizer.pad_token_id) for row in sequences[:, 1:].tolist()]
-        # Not the scores of `generate`: to return them it keeps the whole vocabulary's of every step, and those of
-        # a sampled output are of the distribution after temperature and top-k.
-        repeated = [source for source in sources for _ in range(how.n_best)]
-        log_probs = token_log_probs(self.model, repeated, outputs, tokenizer.pad_token_id)
-        texts = tokenizer.batch_decode(outputs, skip_special_tokens=True)
-        translations = []
-        for text, ids, row in zip(texts, outputs, log_probs, strict=True):
-            score, cut = sum(row), ids[-1] != tokenizer.eos_token_id
-            translations.append(Translation(text, score, how.normalized(score, len(ids)), ids, cut))
-        for first in range(0, len(translations), how.n_best):
-            best = translations[first : first + how.n_best]
-            # Beams come sorted; samples come as they were drawn.
-            yield sorted(best, key=lambda t: -t.normalized_score) if how.generate["do_sample"] else best
+    def _search(
+        self, sources: list[list[int]], prefixes: list[list[int]], numbers: list[int], how: _Options
+    ) -> list[list[Hypothesis]]:
+        """The n best of each source of one batch: what another engine does in its own way."""
+        if not how.by_transformers:
+            return search(self.models, sources, how.search, prefixes, numbers)
+        if len(self.models) > 1 or any(prefixes):
+            raise ValueError(f"{next(iter(how.by_transformers))} is for transformers, which has no ensembles and no target_prefix")
+        return search_by_transformers(self.model, sources, how.search, how.by_transformers)
 
     def score(
         self,
@@ -321,23 +336,23 @@ class Translator:
 def _joined(gaps: list[str], pieces: list[list[Translation]], how: _Options) -> Translation:
     """The translation of a whole text from those of its pieces: best with best, second with second, and so on.
 
-    `gaps` is the white space before the first piece, between pieces, and behind the last.
+    `gaps` is the white space before the first piece, between pieces, and behind the last. A piece that has fewer
+    translations than others goes on with its last one.
     """
     before, *behind = gaps
+    options = how.search
     n_best: list[Translation] = []
-    for rank in range(how.n_best):
-        parts = [piece[rank] for piece in pieces]
+    for rank in range(max(map(len, pieces), default=options.n_best)):
+        parts = [piece[min(rank, len(piece) - 1)] for piece in pieces]
         text = before + "".join(part.text + gap for part, gap in zip(parts, behind, strict=True))
         score = sum((part.score for part in parts), 0.0)
         ids = [token for part in parts for token in part.token_ids]
+        normalized = score / length_divisor(max(1, len(ids)), options.length_penalty, options.length_penalty_kind)
+        if len(parts) == 1:
+            normalized = parts[0].normalized_score  # with the coverage penalty
         cut = any(part.cut for part in parts)
-        n_best.append(Translation(text, score, how.normalized(score, len(ids)), ids, cut, len(parts), n_best))
+        n_best.append(Translation(text, score, normalized, ids, cut, len(parts), n_best))
     return n_best[0]
-
-
-def _written(row: list[int], pad_token_id: int) -> list[int]:
-    """A row of `generate` without the padding behind it."""
-    return row[: row.index(pad_token_id)] if pad_token_id in row else row
 
 
 def _first_line(error: Exception) -> str:

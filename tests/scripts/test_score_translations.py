@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -112,6 +113,46 @@ def test_forced_scores(tiny_model_dir, test_file, tmp_path, capsys):
     assert main([*test_file, "--model", str(tiny_model_dir), "--force"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and lines[3].startswith(f"3 pairs, {tokens} target tokens (</s> counted): ")
+
+
+def test_forced_scores_of_every_token(tiny_model_dir, test_file, tmp_path, capsys):
+    output = tmp_path / "scores.jsonl"
+    assert main([*test_file, "--model", str(tiny_model_dir), "--force", "--json", "--output", str(output)]) == 0
+    pairs = json_of(capsys)["pairs"]
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    translator = Translator.from_pretrained(tiny_model_dir, device="cpu")
+    for number, (row, pair, log_probs, reference) in enumerate(
+        zip(rows, pairs, translator.score(SOURCES, REFERENCES), REFERENCES, strict=True), start=1
+    ):
+        assert row["pair"] == number
+        assert [value for _, value in row["tokens"]] == pytest.approx(log_probs, abs=1e-5)
+        assert row["tokens"][-1][0] == "</s>"
+        assert "".join(token for token, _ in row["tokens"][:-1]).replace("␣", " ").strip() == reference
+        assert row["log_probability"] == pytest.approx(sum(log_probs), abs=1e-4) == pair["log_probability"]
+        assert (
+            row["perplexity"]
+            == pytest.approx(math.exp(-sum(log_probs) / len(log_probs)), rel=1e-4)
+            == pair["perplexity"]
+        )
+
+
+def test_comet_is_reported_where_it_is_installed(test_file, tmp_path, monkeypatch, capsys):
+    hypotheses = write(tmp_path / "out.en", HYPOTHESES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    arguments = [*test_file, "--hypotheses", hypotheses, "--comet", "Unbabel/x"]
+    assert main(arguments) == 2
+    assert "COMET is not installed in the environment of" in capsys.readouterr().err
+    assert main([*test_file, "--model", "m", "--force", "--comet", "Unbabel/x"]) == 2
+    assert "--comet judges translations, and --force makes none" in capsys.readouterr().err
+    (tmp_path / "comet.py").write_text(
+        "from types import SimpleNamespace as S\n"
+        "download_model = lambda name: name\n"
+        "load_from_checkpoint = lambda path: S(predict=lambda rows: S(scores=[0.5] * len(rows), system_score=len(rows[1]['mt'])))\n"
+    )
+    assert main([*arguments, "--json"]) == 0
+    assert json_of(capsys)["comet"] == {"score": float(len(HYPOTHESES[1])), "model": "Unbabel/x"}
+    assert main([*arguments, "--comet-python", sys.executable]) == 0
+    assert "COMET  21.0000   Unbabel/x" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

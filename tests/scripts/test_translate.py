@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+import re
+import shutil
 import sys
+import types
 
 import pytest
 
@@ -103,8 +107,6 @@ def test_bad_use_is_one_line_and_exit_2(arguments, message, tiny_model_dir, tmp_
 
 
 def test_another_models_tokenizer_is_refused(tiny_model_dir, tmp_path, capsys):
-    import shutil
-
     from vanilla_transformer.tokenization import learn_vocabulary
 
     folder = shutil.copytree(tiny_model_dir, tmp_path / "mixed")
@@ -137,8 +139,156 @@ def test_a_person_gets_each_line_at_once(tiny_model_dir, stdin, monkeypatch, cap
     stdin(b"A man\nrun\n")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     asked = []
-    monkeypatch.setattr(
-        translate.Translator, "stream", lambda self, lines, **options: asked.append(options) or iter(())
-    )
+    stream = Translator.stream
+
+    def watched(self, texts, **options):
+        asked.append(list(texts))
+        return stream(self, asked[-1], **options)
+
+    monkeypatch.setattr(translate.Translator, "stream", watched)
     assert main(["--model", str(tiny_model_dir)]) == 0
-    assert asked[0]["chunk_size"] == 1
+    assert asked == [[], ["A man"], ["run"]]  # the first looks at the options only
+
+
+def rows_of(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def test_json_with_sentences_n_best_and_alignments(tiny_model_dir, stdin, capsys):
+    pytest.importorskip("sentencex", reason="sentencex is not installed (the extra `sentences`)")
+    stdin("  Mr. Dog ran.  A man.\n\nrun\u2028\n".encode())
+    arguments = [
+        "--model",
+        str(tiny_model_dir),
+        "--split-sentences",
+        "--format",
+        "jsonl",
+        "--n-best",
+        "2",
+        "--num-beams",
+        "2",
+    ]
+    assert main([*arguments, "--alignments"]) == 0
+    first, empty, third = rows_of(capsys.readouterr().out)
+    translator = Translator.from_pretrained(tiny_model_dir, device="cpu")
+    one, two, run = translator.translate(["Mr. Dog ran.", "A man.", "run"], num_beams=2, n_best=2)
+    assert (first["line"], first["pieces"], empty["line"], empty["pieces"]) == (1, 2, 2, 0)
+    assert [best["translation"] for best in first["n_best"]] == [
+        f"  {a.text}  {b.text}" for a, b in zip(one.n_best, two.n_best, strict=True)
+    ]
+    assert first["score"] == pytest.approx(one.score + two.score, abs=1e-4) and first["cut"] == (one.cut or two.cut)
+    assert third["translation"] == run.text + "\u2028"
+    assert empty["translation"] == empty["alignment"] == ""
+    links = [tuple(map(int, link.split("-"))) for link in first["alignment"].split()]
+    words = len("  Mr. Dog ran.  A man.".split()), len(first["translation"].split())
+    assert links and all(source < words[0] and target < words[1] for source, target in links)
+
+
+def test_a_table(tiny_model_dir, stdin, capsys):
+    stdin(b"A man\nrun\n")
+    assert main(["--model", str(tiny_model_dir), "--format", "tsv", "--chunk-lines", "1"]) == 0
+    heading, *rows = capsys.readouterr().out.split("\n")[:-1]
+    assert heading == "line\trank\tscore\tnormalized_score\ttranslation"
+    made = Translator.from_pretrained(tiny_model_dir, device="cpu").translate(["A man", "run"])
+    assert [row.split("\t")[:2] for row in rows] == [["1", "1"], ["2", "1"]]
+    assert [row.split("\t", 4)[4] for row in rows] == [re.sub(r"[\t\r\n]+", " ", t.text) for t in made]
+
+
+@pytest.fixture
+def interrupted(tiny_model_dir, tmp_path, monkeypatch):
+    """`interrupted(calls)`: a run, stopped in the chunk after so many. Returns its flags."""
+    (tmp_path / "source").write_text(
+        "".join(f"{line}\n" for line in ["A man", "Two dogs", "", "run", "sleeps", "grass", "a"])
+    )
+    flags = ["--model", str(tiny_model_dir), "--input", str(tmp_path / "source"), "--output", str(tmp_path / "out")]
+    flags += ["--chunk-lines", "2", "--format", "tsv"]
+
+    def run(chunks: int) -> list[str]:
+        work, done = translate.LineTranslator.translate, []
+
+        def break_off(self, lines):
+            if len(done) == chunks:
+                raise KeyboardInterrupt
+            done.append(lines)
+            return work(self, lines)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(translate.LineTranslator, "translate", break_off)
+            assert main(flags) == 130
+        return flags
+
+    return run
+
+
+def test_interrupted_and_resumed_is_never_interrupted(interrupted, tmp_path, capsys):
+    flags = interrupted(2)
+    assert "4 lines so far are in " in capsys.readouterr().err
+    assert main(flags) == 2 and "go on with --resume, or remove that file" in capsys.readouterr().err
+    assert main([*flags, "--resume"]) == 0
+    assert capsys.readouterr().err.startswith("3 lines in ")
+    resumed = (tmp_path / "out").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
+    assert main(flags) == 0
+    assert (tmp_path / "out").read_bytes() == resumed and resumed.count(b"\n") == 8
+
+
+def test_what_is_resumed_must_be_the_same(interrupted, tiny_model_dir, tmp_path, capsys):
+    flags = interrupted(2)
+    assert main([*flags, "--resume", "--num-beams", "2"]) == 2
+    assert "begun with something else (num_beams: None -> 2)" in capsys.readouterr().err
+    other = shutil.copytree(tiny_model_dir, tmp_path / "other")
+    (other / "generation_config.json").write_text("{}")
+    assert main([*flags, "--resume", "--model", str(other)]) == 2
+    assert "begun with something else (model: " in capsys.readouterr().err
+    source = tmp_path / "source"
+    source.write_text(source.read_text().replace("dogs", "cats"))
+    assert main([*flags, "--resume"]) == 2
+    assert "the 4 lines of input that it was made from have changed" in capsys.readouterr().err
+    source.write_text(source.read_text().replace("cats", "dogs"))
+    assert main([*flags, "--resume"]) == 0
+
+
+def test_the_other_engine_and_what_it_is_asked(tiny_model_dir, stdin, monkeypatch, capsys):
+    asked = []
+
+    def load(model, device, compute_type):
+        asked.append((model, device, compute_type))
+        return Translator.from_pretrained(model, device="cpu")
+
+    module = types.ModuleType("stand-in")
+    vars(module)["load_ctranslate2_translator"] = load
+    monkeypatch.setitem(sys.modules, "vanilla_transformer.deployment.ctranslate2_translator", module)
+    stdin(b"run\n")
+    flags = ["--model", str(tiny_model_dir), "--engine", "ctranslate2"]
+    assert main([*flags, "--device", "cpu", "--compute-type", "int8"]) == 0
+    assert asked == [(str(tiny_model_dir), "cpu", "int8")]
+    assert capsys.readouterr().out == one_line(Translator.from_pretrained(tiny_model_dir, device="cpu")("run")) + "\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["--engine", "ctranslate2", "--alignments", "--format", "tsv"],
+            "--alignments needs one model and --engine vanilla",
+        ),
+        (["--engine", "ctranslate2", "--model", "a", "b"], "--engine ctranslate2 takes one --model"),
+        (["--compute-type", "int8"], "--compute-type int8 is for --engine ctranslate2"),
+        (["--alignments"], "--alignments needs a place to stand: --format tsv or jsonl"),
+        (["--scores", "--format", "tsv"], "--scores is for --format text"),
+        (["--resume"], "--resume goes on with a file: name it with --output"),
+        (["--mbr", "0"], "mbr=0 must be at least 1"),
+        (["--mbr", "2", "--n-best", "3"], "n_best=3 is more than mbr=2"),
+        (["--mbr", "4", "--num-beams", "4"], "num_beams=4 and sampling are two ways to write an output"),
+        (["--temperature", "0.5"], "temperature=0.5 has no effect without --sample"),
+        (["--chunk-lines", "0"], "chunk_lines=0 must be at least 1"),
+        (["--banned-words", "/no/such/file"], "/no/such/file: no such file"),
+        (["--input-format", "jsonl"], "line 1: broken JSON"),
+    ],
+)
+def test_more_bad_use_is_one_line_and_exit_2(arguments, message, tiny_model_dir, stdin, capsys):
+    stdin(b"fine\n")
+    assert main(["--model", str(tiny_model_dir), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err.splitlines()[-1]
