@@ -17,6 +17,7 @@ import torch
 from .forbidden_tokens import ForbiddenTokens
 from .hypotheses import Hypothesis, coverage_penalty, hypothesis
 from .length_penalty import length_divisor
+from .lexical_constraints import RequiredPhrases
 from .next_tokens import NextTokens, best_continuations
 from .running_sentences import RunningSentences
 from .search_options import SearchOptions
@@ -51,11 +52,12 @@ class BeamSearch:
         self.looked_at = min(max(2, 1 + len(ends)) * self.width, self.width * models[0].config.vocab_size)
         self.end_ids = torch.tensor(self.ends, device=device)
         self.next_tokens = NextTokens(models, encoded, K, forbidden)
+        self.required = RequiredPhrases(options.required, bounds, K, ends, device) if options.required else None
         covered = options.coverage_penalty > 0
         source_mask = encoded[0][1]
         self.rows = RunningSentences(
             N,
-            [self.next_tokens, forbidden],
+            [self.next_tokens, forbidden, *([] if self.required is None else [self.required])],
             bounds=torch.tensor(list(bounds), device=device)[:, None],
             greatest_divisors=torch.tensor([[self._divisor(bound)] for bound in bounds], dtype=dtype, device=device),
             tokens=torch.full((N, K), models[0].config.decoder_start_token_id, device=device),
@@ -126,12 +128,16 @@ class BeamSearch:
         """
         rows, options, (N, W, V) = self.rows, self.options, scores.shape
         before = rows.scores[:, beams] - normalizers
+        if self.required is not None:
+            self.required.forbid_the_end(scores)
         judged = scores
         if rivals:
             taken = torch.cat(rivals, dim=1)
             penalty = scores.new_zeros(N, V).scatter_add_(1, taken, scores.new_ones(taken.shape))
             judged = scores - options.diversity_penalty * penalty[:, None]
         totals, parents, tokens = best_continuations(judged, before, self.looked_at)  # (N, M)
+        if self.required is not None:
+            totals, parents, tokens = self.required.continuations(scores, before, (totals, parents, tokens), t)
         log_probs = scores.flatten(1).gather(1, parents * V + tokens) - normalizers.gather(1, parents)
         if rivals:
             totals = rows.scores[:, beams].gather(1, parents) + log_probs
@@ -139,14 +145,26 @@ class BeamSearch:
         finishing = ended[:, :W] & (totals[:, :W] > DEAD) & ~rows.done[:, group, None]
         if finishing.any():
             self._finish(t, beams, finishing, totals[:, :W], parents[:, :W], tokens[:, :W], log_probs[:, :W])
-        totals, places = totals.masked_fill(ended, DEAD).topk(W)
+        totals, places = self._run_on(totals.masked_fill(ended, DEAD))
         worst = rows.finished_scores[:, beams].amin(1)  # DEAD until there are W
-        can_win = totals[:, 0] / self._hoped_for(t)
+        can_win = totals.amax(1) / self._hoped_for(t)
         done = (t + 1 >= rows.bounds[:, 0]) | ~(can_win > worst)
         if options.early_stopping is True:
             done |= worst > DEAD
         rows.done[:, group] |= done
-        return totals, beams.start + parents.gather(1, places), tokens.gather(1, places), log_probs.gather(1, places)
+        origins, tokens = parents.gather(1, places), tokens.gather(1, places)
+        if self.required is not None:
+            self.required.choose(origins, tokens)
+        return totals, beams.start + origins, tokens, log_probs.gather(1, places)
+
+    def _run_on(self, totals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The W of (N, M) that run on, and their places: the best, or with required phrases the first that live."""
+        if self.required is None:
+            return totals.topk(self.width)
+        M = totals.shape[1]
+        order = torch.arange(M, 0, -1, device=totals.device) + M * (totals > DEAD)
+        places = order.topk(self.width)[1]
+        return totals.gather(1, places), places
 
     def _finish(
         self,
