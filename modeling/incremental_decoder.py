@@ -25,7 +25,9 @@ import torch
 from torch import nn
 
 from .attention import MultiHeadAttention, is_ordinary
-from .layers import DecoderLayer
+from .layers import AddAndNorm, DecoderLayer
+
+Rows = Callable[[torch.Tensor], torch.Tensor]
 
 FIRST_ROOM = 32  # steps; when they are over the room is doubled
 
@@ -43,7 +45,7 @@ class IncrementalDecoder:
     def __init__(self, model, states: torch.Tensor, source_mask: torch.Tensor, hypotheses: int):
         decoder = model.model.decoder
         self.embed_tokens, self.embed_positions = decoder.embed_tokens, decoder.embed_positions
-        self.embed_scale, self.norm, self.lm_head = decoder.embed_scale, decoder.norm, model.lm_head
+        self.embed_scale, self.norm, self.output = decoder.embed_scale, decoder.norm, _product(model.lm_head)
         self.sentences, self.hypotheses, self.past = len(states), hypotheses, 0
         self.source_mask = None
         if not source_mask.all():
@@ -53,7 +55,7 @@ class IncrementalDecoder:
         # Added to the scores of self-attention: 0 for a key of the hypothesis, -inf for one of another.
         self.own_mask = states.new_empty(self.sentences, hypotheses, self.room * hypotheses)
         self.nobody_else = states.new_full((hypotheses, hypotheses), float("-inf")).fill_diagonal_(0.0)
-        self.layers = [_Layer(layer, states, hypotheses * self.room) for layer in decoder.layers]
+        self.layers = [_Layer(layer, states, hypotheses, self.room) for layer in decoder.layers]
 
     def step(self, tokens: torch.Tensor, origins: torch.Tensor | None = None) -> torch.Tensor:
         """What follows: logits (N, K, V).
@@ -74,16 +76,16 @@ class IncrementalDecoder:
             seen = self.own_mask[:N, None, :, : (past + 1) * K]  # (N, 1, K, L)
         source = None if self.source_mask is None else self.source_mask[:N, None, None]  # (N, 1, 1, S)
 
-        x = self.embed_tokens(tokens) * self.embed_scale
-        x = x + self.embed_positions(self.positions[past : past + 1]).to(x.dtype)  # (N, K, D)
+        x = self.embed_tokens(tokens.flatten()) * self.embed_scale
+        x = x + self.embed_positions(self.positions[past : past + 1]).to(x.dtype)  # (N K, D)
         for layer in self.layers:
-            x = layer(x, past * K, seen, source)
+            x = layer(x, N, past * K, seen, source)
         self.past += 1
-        return self.lm_head(self.norm(x))
+        return self.output(self.norm(x)).view(N, K, -1)
 
     def source_weights(self) -> torch.Tensor:
         """Where the last step looked in the source: of the last layer, the mean over heads (N, K, S), rows sum to 1."""
-        return self.layers[-1].weights.mean(1)
+        return self.layers[-1].source_weights(self.sentences)
 
     def move(self, to: torch.Tensor, from_: torch.Tensor, left: int) -> None:
         """Sentences at the places `from_` move to the places `to`; then only the first `left` are there."""
@@ -97,102 +99,138 @@ class IncrementalDecoder:
 
     def _double_the_room(self) -> None:
         self.room *= 2
-        self.own_mask = _doubled(self.own_mask, dim=2)
+        self.own_mask = torch.cat((self.own_mask, torch.empty_like(self.own_mask)), dim=2)
         for layer in self.layers:
-            layer.keys, layer.values = _doubled(layer.keys, dim=2), _doubled(layer.values, dim=2)
+            layer.double_the_room()
 
 
 class _Layer:
-    """One layer with the keys and values it has seen.
+    """One layer with the keys and values it has seen. What it computes is in rows: R = N x K hypotheses.
 
     Args:
         layer: the model's.
         states: (N, S, D), the encoder's output.
-        room: keys to make room for.
+        hypotheses: K.
+        room: steps to make room for.
     """
 
-    def __init__(self, layer: DecoderLayer, states: torch.Tensor, room: int):
-        self.layer = layer
-        own, cross = layer.self_attn, layer.cross_attn
-        self.project_own = _as_one(own, own.q_proj, own.k_proj, own.v_proj)
-        self.project_query = _as_one(cross, cross.q_proj)
-        source_keys, source_values = _as_one(cross, cross.k_proj, cross.v_proj)(states)
+    def __init__(self, layer: DecoderLayer, states: torch.Tensor, hypotheses: int, room: int):
+        own, cross, feed_forward = layer.self_attn, layer.cross_attn, layer.feed_forward
+        self.norms = [_norm(norm) for norm in (layer.self_attn_norm, layer.cross_attn_norm, layer.feed_forward_norm)]
+        self.is_pre_norm = layer.self_attn_norm.is_pre_norm
+        self.project_own, self.own_widths = _as_one(own, own.q_proj, own.k_proj, own.v_proj)
+        self.project_query, _ = _as_one(cross, cross.q_proj)
+        self.own_output, self.cross_output = _product(own.out_proj), _product(cross.out_proj)
+        self.inner, self.activation = _product(feed_forward.fc1), feed_forward.activation
+        self.outer = _product(feed_forward.fc2)
+
+        project_source, widths = _as_one(cross, cross.k_proj, cross.v_proj)
+        N, S = states.shape[:2]
+        keys, values = project_source(states.flatten(0, 1)).split(widths, dim=1)
+        self.heads, self.d_k, self.d_v = widths[0] // cross.d_k, cross.d_k, cross.d_v
         # Contiguous, because every step reads them.
-        self.source_keys = source_keys.transpose(2, 3).contiguous()  # (N, H, d_k, S)
-        self.source_values = source_values.contiguous()  # (N, H, S, d_v)
-        N, H = self.source_values.shape[:2]
-        self.keys = states.new_empty(N, H, room, own.d_k)
-        self.values = states.new_empty(N, H, room, own.d_v)
+        self.source_keys = keys.view(N, S, -1, self.d_k).permute(0, 2, 3, 1).reshape(-1, self.d_k, S)  # (N H, d_k, S)
+        self.source_values = values.view(N, S, -1, self.d_v).transpose(1, 2).reshape(-1, S, self.d_v)  # (N H, S, d_v)
+        self.keys = states.new_empty(N * self.heads, room * hypotheses, self.d_k)
+        self.values = states.new_empty(N * self.heads, room * hypotheses, self.d_v)
         self.weights = states.new_empty(0)
 
     def __call__(
-        self, x: torch.Tensor, past: int, seen: torch.Tensor | None, source: torch.Tensor | None
+        self, x: torch.Tensor, N: int, past: int, seen: torch.Tensor | None, source: torch.Tensor | None
     ) -> torch.Tensor:
-        """(N, K, D) -> (N, K, D).
+        """(R, D) -> (R, D).
 
         Args:
             x: the newest position of every hypothesis.
+            N: sentences.
             past: keys that are there.
             seen: (N, 1, K, L), added to the scores of self-attention.
             source: (N, 1, 1, S), added to those of cross-attention.
         """
-        layer, (N, K) = self.layer, x.shape[:2]
-        query, key, value = self.project_own(layer.self_attn_norm.enter(x))
-        self.keys[:N, :, past : past + K] = key
-        self.values[:N, :, past : past + K] = value
-        keys, values = self.keys[:N, :, : past + K], self.values[:N, :, : past + K]
-        attended, _ = _attend(query, keys.transpose(2, 3), values, seen)
-        x = layer.self_attn_norm.leave(x, layer.self_attn.out_proj(attended))
-        (query,) = self.project_query(layer.cross_attn_norm.enter(x))
-        attended, self.weights = _attend(query, self.source_keys[:N], self.source_values[:N], source)
-        x = layer.cross_attn_norm.leave(x, layer.cross_attn.out_proj(attended))
-        return layer.feed_forward_norm.leave(x, layer.feed_forward(layer.feed_forward_norm.enter(x)))
+        H, K = self.heads, len(x) // N
+        own_norm, cross_norm, feed_forward_norm = self.norms
+        query, key, value = self.project_own(own_norm(x) if self.is_pre_norm else x).split(self.own_widths, dim=1)
+        end = past + K
+        self.keys[: N * H, past:end].copy_(self._by_head(key, N, K, self.d_k))
+        self.values[: N * H, past:end].copy_(self._by_head(value, N, K, self.d_v))
+        keys, values = self.keys[: N * H, :end], self.values[: N * H, :end]
+        attended, _ = self._attend(self._by_head(query, N, K, self.d_k), keys.transpose(1, 2), values, seen, N)
+        x = x + self.own_output(attended)
+        if not self.is_pre_norm:
+            x = own_norm(x)
+        query = self._by_head(self.project_query(cross_norm(x) if self.is_pre_norm else x), N, K, self.d_k)
+        attended, self.weights = self._attend(
+            query, self.source_keys[: N * H], self.source_values[: N * H], source, N
+        )
+        x = x + self.cross_output(attended)
+        if not self.is_pre_norm:
+            x = cross_norm(x)
+        x = x + self.outer(self.activation(self.inner(feed_forward_norm(x) if self.is_pre_norm else x)))
+        return x if self.is_pre_norm else feed_forward_norm(x)
+
+    def source_weights(self, N: int) -> torch.Tensor:
+        """Of the last step, the mean over heads: (N, K, S)."""
+        return self.weights.unflatten(0, (N, self.heads)).mean(1)
+
+    def double_the_room(self) -> None:
+        self.keys, self.values = (torch.cat((one, torch.empty_like(one)), dim=1) for one in (self.keys, self.values))
 
     def move(self, to: torch.Tensor, from_: torch.Tensor, keys: int) -> None:
-        for kept in (self.keys, self.values):
-            kept[to, :, :keys] = kept[from_, :, :keys]
-        for kept in (self.source_keys, self.source_values):
+        for kept in (self.keys[:, :keys], self.values[:, :keys], self.source_keys, self.source_values):
+            kept = kept.unflatten(0, (-1, self.heads))
             kept[to] = kept[from_]
 
+    def _by_head(self, rows: torch.Tensor, N: int, K: int, width: int) -> torch.Tensor:
+        """(R, H width) -> (N H, K, width)."""
+        return rows.view(N, K, self.heads, width).transpose(1, 2).reshape(N * self.heads, K, width)
 
-def _attend(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, H, K, d_k), scaled, on keys (N, H, d_k, L) and values (N, H, L, d_v) -> (N, K, H d_v) and weights.
+    def _attend(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None, N: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N H, K, d_k), scaled, on keys (N H, d_k, L) and values (N H, L, d_v) -> (R, H d_v) and weights (N H, K, L).
 
-    Plain products: for a handful of queries torch's kernels for attention are slower, and these show their weights.
-    """
-    scores = torch.matmul(query, keys)  # (N, H, K, L)
-    if mask is not None:
-        scores += mask
-    weights = scores.softmax(dim=-1)
-    return torch.matmul(weights, values).transpose(1, 2).flatten(2), weights
+        Plain products: for a handful of queries torch's kernels for attention are slower, and these show their weights.
+        """
+        scores = torch.bmm(query, keys)
+        if mask is not None:
+            scores.view(N, self.heads, *scores.shape[1:]).add_(mask)
+        weights = scores.softmax(dim=-1)
+        attended = torch.bmm(weights, values)  # (N H, K, d_v)
+        K = attended.shape[1]
+        return attended.view(N, self.heads, K, self.d_v).transpose(1, 2).reshape(N * K, -1), weights
 
 
-def _as_one(attention: MultiHeadAttention, *layers: nn.Linear) -> Callable[[torch.Tensor], list[torch.Tensor]]:
-    """A function (N, T, D) -> for each layer (N, H, T, its d_k or d_v), the query scaled by 1 / sqrt(d_k)."""
+# Calling a module costs more than a small product: what does nothing else is called without it.
+
+
+def _product(layer: nn.Module) -> Rows:
+    """Rows through a linear layer."""
+    if not is_ordinary(layer):  # an adapter, a quantised layer, a hook
+        return layer
+    return _matrix_product(layer.weight, layer.bias)
+
+
+def _matrix_product(weight: torch.Tensor, bias: torch.Tensor | None) -> Rows:
+    transposed = weight.t()
+    if bias is None:
+        return lambda rows: torch.mm(rows, transposed)
+    return lambda rows: torch.addmm(bias, rows, transposed)
+
+
+def _norm(norm: AddAndNorm) -> Rows:
+    weight, bias, shape, eps = norm.weight, norm.bias, norm.normalized_shape, norm.eps
+    return lambda rows: torch.layer_norm(rows, shape, weight, bias, eps)
+
+
+def _as_one(attention: MultiHeadAttention, *layers: nn.Linear) -> tuple[Rows, list[int]]:
+    """Rows through several linear layers at once, side by side, and how wide each is; the query scaled by 1 / sqrt(d_k)."""
     scales = [attention.scaling if layer is attention.q_proj else 1.0 for layer in layers]
-    widths = [attention.d_v if layer is attention.v_proj else attention.d_k for layer in layers]
-    if not all(map(is_ordinary, layers)):  # an adapter, a quantised layer, a hook: they must be called
-
-        def one_by_one(states: torch.Tensor) -> list[torch.Tensor]:
-            projected = [layer(states) * scale for layer, scale in zip(layers, scales, strict=True)]
-            return [each.unflatten(-1, (-1, width)).transpose(1, 2) for each, width in zip(projected, widths, strict=True)]
-
-        return one_by_one
+    widths = [layer.out_features for layer in layers]
+    if not all(map(is_ordinary, layers)):
+        pairs = list(zip(layers, scales, strict=True))
+        return lambda rows: torch.cat([layer(rows) * scale for layer, scale in pairs], dim=1), widths
     weight = torch.cat([layer.weight * scale for layer, scale in zip(layers, scales, strict=True)])
     bias = None
     if layers[0].bias is not None:
         bias = torch.cat([layer.bias * scale for layer, scale in zip(layers, scales, strict=True)])
-    sizes = [layer.out_features for layer in layers]
-    heads = [(size // width, width) for size, width in zip(sizes, widths, strict=True)]
-
-    def at_once(states: torch.Tensor) -> list[torch.Tensor]:
-        projected = nn.functional.linear(states, weight, bias).split(sizes, dim=-1)
-        return [each.unflatten(-1, head).transpose(1, 2) for each, head in zip(projected, heads, strict=True)]
-
-    return at_once
-
-
-def _doubled(memory: torch.Tensor, dim: int) -> torch.Tensor:
-    return torch.cat((memory, torch.empty_like(memory)), dim=dim)
+    return _matrix_product(weight, bias), widths

@@ -95,6 +95,9 @@ def best_continuations(
         Sums, hypotheses and tokens, each (N, M), best first.
     """
     N, K, V = scores.shape
+    if count == K == 1 and N < CHUNK // 8:
+        best, tokens = scores.max(-1)
+        return best + before, torch.zeros_like(tokens), tokens
     if V < 4 * CHUNK:
         best, places = (scores + before[:, :, None]).flatten(1).topk(count)
         return best, places // V, places % V
