@@ -13,10 +13,10 @@ should batch them:
                and a decoder that lets them leave has less to do
 
 Every decoder gets ids and gives ids, of the same batches; a hypothesis of n tokens is ranked by log P / n^0.6, and beams stop as
-transformers' do by default (CTranslate2's as it alone can). Every decoder is a process of its own, so that no library's idle threads disturb
-another. They work in turns, one round each, until all have made `--rounds` rounds; tables show medians over rounds. ± is half
-the distance between the slowest round and the fastest. "same" is the share of sentences for which the output is MarianMT's in
-float32 (SDPA), token for token.
+transformers' do by default (CTranslate2's as it alone can). Every decoder is a process of its own, so that no library's idle
+threads disturb another. They work in turns, one round each, until all have made `--rounds` rounds; tables show medians over
+rounds. ± is half the distance between the slowest round and the fastest. "same" is the share of sentences for which the output
+is MarianMT's in float32 (SDPA), token for token.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class Worker:
     """A process that decodes with one decoder."""
 
     def __init__(self, decoder: str, precision: str, max_new_tokens: int, folder: Path, given: argparse.Namespace):
-        self.name, self.rounds, self.outputs = (decoder, precision), {}, {}
+        self.name = (decoder, precision)
+        self.outputs: dict[Cell, Ids] = {}
         self.seconds: dict[Cell, list[float]] = {}
         flags = {
             "decoders": decoder, "precisions": precision, "max-new-tokens": max_new_tokens, "folder": folder,
@@ -264,12 +265,13 @@ def main() -> None:
         work(given)
         return
     on_gpu = given.device.startswith("cuda")
-    if given.decoders is None:
-        other = ["ct2-float16", "marian-static"] if on_gpu else ["ct2-bfloat16"]
-        given.decoders = ["marian-sdpa", "marian-eager", "ours", "ours-generate", "ct2-float32", "ct2-int8", *other]
+    asked = given.decoders
     count = given.sentences or (512 if on_gpu else 128)
     for lengths in given.lengths:
         natural = lengths == "natural"
+        other = ["ct2-float16", "marian-static"] if on_gpu else ["ct2-bfloat16"]
+        ours = ["ours", "ours-early"] if natural else ["ours"]  # of equal lengths nobody stops early
+        given.decoders = asked or ["marian-sdpa", "marian-eager", *ours, "ours-generate", "ct2-float32", "ct2-int8", *other]
         batches = given.batches or ([1, 64, 256] if on_gpu else [1, 32, 64] if natural else [1, 64])
         cells = [(batch, beams) for batch in batches for beams in given.beams]
         for size in ["trained"] if natural else given.sizes:
@@ -282,7 +284,7 @@ def main() -> None:
                 else:
                     tokenizer = AutoTokenizer.from_pretrained(vocabulary(Path(given.vocabulary)))
                     model = random_model(size, tokenizer)
-                write_models(model, folder)
+                write_models(model, tokenizer, folder)
                 (folder / "sources.json").write_text(json.dumps(sources_of(tokenizer, count)), encoding="utf-8")
                 title = f"Natural lengths, {start}" if natural else f"Equal lengths, {size}, {given.tokens} tokens each"
                 compare(title, cells, given.max_new_tokens if natural else given.tokens, folder, given)

@@ -1,17 +1,19 @@
 """The decoders that are compared, all with the same weights: lists of source ids in, lists of written ids out.
 
-    write_models(model, folder)                        # ours, MarianMT's and CTranslate2's files of one model
+    write_models(model, tokenizer, folder)             # ours, MarianMT's and CTranslate2's files of one model
     decode = DECODERS["marian-sdpa"](folder, "fp32", "cpu")
     decode(sources, Decoding(beams=4, max_new_tokens=20))
 
-`ours` is `beam_search.search`; `ours-generate` is transformers' `generate` of our model; `marian-*` that of MarianMT, whose layers
-are those of our default configuration; `ct2-*` is CTranslate2. Outputs end in `</s>`, if it was written.
+`ours` is `beam_search.search`, `ours-early` the same with `early_stopping=True`, as CTranslate2 stops; `ours-generate` is
+transformers' `generate` of our model; `marian-*` that of MarianMT, whose layers are those of our default configuration; `ct2-*`
+is CTranslate2. Outputs end in `</s>`, if it was written.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ def marian_like(model) -> Any:
         f"{stack}_{name}": getattr(config, f"{stack}_layers") if value is None else value
         for stack in ("encoder", "decoder") for name, value in both.items()
     }  # fmt: skip
-    marian = MarianMTModel(
+    marian: Any = MarianMTModel(
         MarianConfig(
             vocab_size=config.vocab_size, d_model=config.d_model, **shape, dropout=0.0, scale_embedding=config.scale_embedding,
             activation_function=config.activation_function, max_position_embeddings=config.max_position_embeddings,
@@ -99,34 +101,27 @@ def with_eps(model, eps: float) -> Any:
     return model
 
 
-def write_ctranslate2(marian, eps: float, folder: Path, quantization: str) -> None:
-    """MarianMT's weights in CTranslate2's format; its own converter would leave the first or last token out."""
-    from ctranslate2.converters.transformers import BartLoader
+def write_ctranslate2(model, tokenizer, folder: Path, quantization: str) -> None:
+    """As `export-ctranslate2` writes it, without its comparison."""
+    from vanilla_transformer.deployment.ctranslate2_specification import transformer_specification
 
-    marian.config.normalize_before = marian.config.normalize_embedding = False
-    spec = BartLoader().get_model_spec(marian)
-    spec.config.bos_token = spec.config.decoder_start_token = str(BOS)
-    spec.config.eos_token, spec.config.unk_token = str(EOS), str(PAD)
-    spec.config.layer_norm_epsilon = eps
-    tokens = [str(number) for number in range(marian.config.vocab_size)]
-    spec.register_source_vocabulary(tokens)
-    spec.register_target_vocabulary(tokens)
+    spec = transformer_specification(model, tokenizer)
     spec.validate()
-    spec.optimize(None if quantization == "float32" else quantization)
-    folder.mkdir(parents=True, exist_ok=True)
+    spec.optimize(quantization)
+    folder.mkdir(parents=True)
     spec.save(str(folder))
 
 
-def write_models(model, folder: Path) -> None:
+def write_models(model, tokenizer, folder: Path) -> None:
     """What each decoder below loads."""
     marian = marian_like(model)
     model.save_pretrained(folder / "ours")
     marian.save_pretrained(folder / "marian")
-    try:
-        for quantization in ("float32", "int8"):
-            write_ctranslate2(marian, model.config.layer_norm_eps, folder / f"ct2-{quantization}", quantization)
-    except ImportError:
-        pass  # whoever asks for it will be told
+    for quantization in ("float32", "int8"):
+        try:
+            write_ctranslate2(model, tokenizer, folder / f"ct2-{quantization}", quantization)
+        except ValueError:
+            return  # it is not installed: whoever asks for it will be told
 
 
 # ----------------------------------------------------------------------------------------------------------- the decoders
@@ -155,6 +150,11 @@ def ours(folder: Path, precision: str, device: str) -> Decoder:
         return [hypotheses[0].token_ids for hypotheses in search(model, sources, options)]
 
     return decode
+
+
+def ours_early(folder: Path, precision: str, device: str) -> Decoder:
+    decode = ours(folder, precision, device)
+    return lambda sources, how: decode(sources, replace(how, early_stopping=True))
 
 
 def generate(model, sources: Ids, how: Decoding, **more) -> Ids:
@@ -193,19 +193,21 @@ def ctranslate2(quantization: str) -> Callable[[Path, str, str], Decoder]:
     def load(folder: Path, precision: str, device: str) -> Decoder:
         import ctranslate2
 
-        stored = "int8" if quantization == "int8" else "float32"
+        stored = folder / f"ct2-{'int8' if quantization == 'int8' else 'float32'}"
         translator = ctranslate2.Translator(
-            str(folder / f"ct2-{stored}"), device=device, compute_type=quantization, inter_threads=1,
+            str(stored), device=device.partition(":")[0], compute_type=quantization, inter_threads=1,
             intra_threads=torch.get_num_threads(),
         )  # fmt: skip
+        pieces: list[str] = json.loads((stored / "shared_vocabulary.json").read_text(encoding="utf-8"))
+        ids = {piece: number for number, piece in enumerate(pieces)}
 
         def decode(sources: Ids, how: Decoding) -> Ids:
-            tokens = [[str(token) for token in source] for source in sources]
             results = translator.translate_batch(
-                tokens, beam_size=how.beams, max_decoding_length=how.max_new_tokens, return_end_token=True,
-                length_penalty=how.length_penalty,
+                [[pieces[token] for token in source] for source in sources], beam_size=how.beams,
+                max_decoding_length=how.max_new_tokens, min_decoding_length=0, length_penalty=how.length_penalty,
+                return_end_token=True,
             )  # fmt: skip
-            return [[int(token) for token in result.hypotheses[0]] for result in results]
+            return [[ids[piece] for piece in result.hypotheses[0]] for result in results]
 
         return decode
 
@@ -214,6 +216,7 @@ def ctranslate2(quantization: str) -> Callable[[Path, str, str], Decoder]:
 
 DECODERS: dict[str, Callable[[Path, str, str], Decoder]] = {
     "ours": ours,
+    "ours-early": ours_early,
     "ours-generate": ours_generate,
     "marian-sdpa": marian("sdpa"),
     "marian-eager": marian("eager"),

@@ -9,8 +9,8 @@ tokens is ranked by log P / n^alpha, and a sentence ends as `early_stopping` say
     2. every sentence that differs, once more in float64, both sides. What differs in float32 alone is a near tie, decided by
        rounding; what is left in float64 would be another search
     3. ours against itself: other batch sizes, other orders, beside a long sentence, with padding
-    4. CTranslate2 in float32 against ours, greedy; for each difference, how far apart the two next tokens are where the
-       outputs part
+    4. CTranslate2 in float32 against ours, greedy and with 4 beams, `early_stopping=True`, the one way that it knows; for each
+       difference, by how much the one is better
 
 Ends with 1 if anything is left unexplained.
 """
@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from decode_throughput import sources_of
-from decoders import BOS, DECODERS, PAD, Decoding, Ids, marian_like, plain_generation, write_ctranslate2
+from decoders import BOS, DECODERS, PAD, Decoding, Ids, plain_generation, write_ctranslate2
 from transformers import LogitsProcessor, LogitsProcessorList
 
 MAX_NEW_TOKENS = 100
@@ -209,29 +209,37 @@ def against_itself(model, exact, sources: Ids, given: argparse.Namespace, report
     return left
 
 
-def against_ctranslate2(model, exact, sources: Ids, given: argparse.Namespace, report: Report) -> int:
+def against_ctranslate2(model, tokenizer, exact, sources: Ids, given: argparse.Namespace, report: Report) -> int:
     """Table 4. How many differences are no near ties."""
-    how, left = Decoding(1, MAX_NEW_TOKENS), 0
+    differences: list[tuple[str, int, int, str]] = []
+    report.table(
+        f"CTranslate2 float32 and ours, {len(sources)} sentences, alpha {given.length_penalty}", "search", "equal", "differ",
+        f"of these by more than {NEAR} nats",
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_ctranslate2(marian_like(model), model.config.layer_norm_eps, folder / "ct2-float32", "float32")
+        write_ctranslate2(model, tokenizer, folder / "ct2-float32", "float32")
         decode = DECODERS["ct2-float32"](folder, "fp32", "cpu")
-        other = in_batches(lambda some: decode(some, how), sources, given.batch_size)
-    mine = ours(model, sources, how, given.batch_size)
+        for how in (Decoding(1, MAX_NEW_TOKENS), Decoding(4, MAX_NEW_TOKENS, given.length_penalty, True)):
+            search = "greedy" if how.beams == 1 else f"beam {how.beams}, early_stopping=True"
+            other = in_batches(lambda some, how=how: decode(some, how), sources, given.batch_size)
+            mine = ours(model, sources, how, given.batch_size)
+            gaps = []
+            for number, (source, a, b) in enumerate(zip(sources, mine, other, strict=True), start=1):
+                if a != b:
+                    scores = [normalized(exact, source, output, how) for output in (a, b)]
+                    gaps.append(gap_at(exact, source, a, b) if how.beams == 1 else abs(scores[0] - scores[1]))
+                    differences.append((search, number, first_difference(a, b) + 1, f"{gaps[-1]:.1e}"))
+            report.row(search, f"{len(sources) - len(gaps)} of {len(sources)}", len(gaps), sum(gap > NEAR for gap in gaps))
     report.table(
-        f"CTranslate2 float32 and ours, greedy, {len(sources)} sentences", "sentence", "first difference at token",
-        "nats between the two tokens there",
+        "Every difference", "search", "sentence", "first at token",
+        "nats between the two tokens there (greedy), or between the normalized scores (beam)",
     )  # fmt: skip
-    equal = 0
-    for number, (source, a, b) in enumerate(zip(sources, mine, other, strict=True), start=1):
-        equal += a == b
-        if a != b:
-            gap = gap_at(exact, source, a, b)
-            left += gap > NEAR
-            report.row(number, first_difference(a, b) + 1, f"{gap:.1e}")
-    report.row("all others", "", "")
-    report(f"\n{equal} of {len(sources)} outputs are equal; {left} of the others part by more than {NEAR} nats.")
-    return left
+    for row in differences:
+        report.row(*row)
+    if not differences:
+        report.row("none", "", "", "")
+    return sum(float(row[3]) > NEAR for row in differences)
 
 
 def main() -> None:
@@ -254,7 +262,7 @@ def main() -> None:
     report = Report()
     left = against_generate(model, exact, sources, given, report) + against_itself(model, exact, sources, given, report)
     if not given.without_ctranslate2:
-        left += against_ctranslate2(model, exact, sources, given, report)
+        left += against_ctranslate2(model, translator.tokenizer, exact, sources, given, report)
     report(f"\nDifferences that near ties in float32 do not explain: {left}.")
     if given.report:
         Path(given.report).write_text("\n".join(report.lines) + "\n", encoding="utf-8")

@@ -25,32 +25,35 @@ WITHOUT_SPACES = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMA
 
 STYLE = """
 .vt { font-size: 1.05rem; line-height: 1.9; }
-.vt h3 { font-size: .85rem; font-weight: 600; opacity: .7; margin: 1rem 0 .2rem; }
+.vt.vt h3 { font-size: .85rem; font-weight: 600; opacity: .7; margin: 1.2rem 0 .2rem; }
+.vt.vt style + h3 { margin-top: 0; }
 .vt p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .vt .note { font-size: .85rem; line-height: 1.5; opacity: .7; margin-top: .4rem; }
-.vt .s, .vt .t { border-radius: .25rem; padding: .1rem .06rem; }
+.vt .s, .vt .t { border-radius: .2rem; padding: .15rem 0; }
 .vt .t { cursor: default; outline: none; }
 .vt .t:hover, .vt .t:focus { background: #f2a33a; color: #1d2733; }
-.vt .special { font-size: .75em; opacity: .6; }
-.vt table { border-collapse: collapse; width: 100%; font-size: .95rem; line-height: 1.5; }
-.vt th { text-align: left; font-weight: 600; opacity: .7; font-size: .85rem; }
-.vt td, .vt th { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid rgba(128, 128, 128, .25); vertical-align: top; }
-.vt td.number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
-.vt th.number { text-align: right; }
+.vt .special { font-size: .75em; opacity: .6; margin: 0 .2rem; }
+.vt.vt table { border: none; border-collapse: collapse; width: 100%; font-size: .95rem; line-height: 1.5; }
+.vt.vt tr { background: none; border: none; }
+.vt.vt td, .vt.vt th { border: none; border-bottom: 1px solid rgba(128, 128, 128, .3); padding: .3rem 0 .3rem 1rem; }
+.vt.vt td:first-child, .vt.vt th:first-child { padding-left: 0; }
+.vt.vt td { vertical-align: top; }
+.vt.vt th { text-align: left; font-weight: 600; opacity: .7; font-size: .85rem; }
+.vt.vt .number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
 """
 
 
 def words(tokenizer, ids: Sequence[int]) -> list[tuple[str, list[int]]]:
     """Ids -> (text, positions) of each word; the texts together are the text, with a space in front.
 
-    A word is letters in a row. A digit, a sign, `</s>`, `>>de<<`, and in scripts without spaces each token are words of
-    their own. The bytes of one character stay together.
+    A word is letters in a row with the white space before them. A digit, a sign, `</s>`, `>>de<<`, and in scripts without
+    spaces each token are words of their own. The bytes of one character stay together.
     """
     found: list[tuple[str, list[int]]] = []
     for text, positions in _characters(tokenizer, ids):
         before, its_positions = found[-1] if found else ("", [])
         special = ids[positions[0]] in tokenizer.added_tokens_decoder
-        if _is_letter(before[-1:]) and _is_letter(text[:1]) and not special:
+        if not special and (before.isspace() or _is_letter(before[-1:]) and _is_letter(text[:1])):
             found[-1] = (before + text, its_positions + positions)
         else:
             found.append((text, positions))
@@ -127,13 +130,18 @@ def attention_view(model: Any, tokenizer: Any, source: str, translation: Transla
 
 def n_best_table(translation: Translation) -> str:
     """The best outputs with their scores, best first."""
-    rows = "".join(
-        f'<tr><td><bdi>{html.escape(candidate.text)}</bdi>{" … (cut)" if candidate.cut else ""}</td>'
-        f'<td class="number">{candidate.score:.3f}</td><td class="number">{candidate.normalized_score:.3f}</td></tr>'
-        for candidate in translation.n_best
-    )
+    rows, seen = "", set()
+    for candidate in translation.n_best:
+        marks = " … (cut)" if candidate.cut else ""
+        if candidate.text in seen:  # two lists of tokens may spell one text, each with a probability of its own
+            marks += " (in other tokens)"
+        seen.add(candidate.text)
+        rows += (
+            f"<tr><td><bdi>{html.escape(candidate.text)}</bdi>{marks}</td>"
+            f'<td class="number">{candidate.score:.3f}</td><td class="number">{candidate.normalized_score:.3f}</td></tr>'
+        )
     return (
-        '<table><thead><tr><th>translation</th><th class="number">ln P</th><th class="number">with length penalty</th></tr>'
+        '<table><thead><tr><th></th><th class="number">ln P</th><th class="number">normalized</th></tr>'
         f"</thead><tbody>{rows}</tbody></table>"
     )
 

@@ -5,8 +5,10 @@ What the beam search of CTranslate2 (4.8, src/decoding.cc) does, in the words of
     early_stopping   True: a sentence is done as soon as `num_beams` hypotheses have finished. It knows nothing else.
     length_penalty   ranks what has finished, and nothing before: by log P / n^alpha, where n counts `</s>` if that is asked
                      for (`return_end_token`; the default does not). So the paper's kind is had by ranking anew what it
-                     returns, all `num_beams` of it. (Where more than `num_beams` have finished in a last step, those that
-                     are worst by n^alpha are gone by then.) With alpha = 0 it would stop by another rule: it gets 1e-6.
+                     returns, all `num_beams` of it. Where more have finished in the last step (at most 2 `num_beams` - 1),
+                     the worst by n^alpha are gone by then; with 3/4 of the paper's alpha, which is as steep as the
+                     paper's where n = 15, they are hardly ever the paper's best. That alone keeps the paper's kind from
+                     being exact. With alpha = 0 CTranslate2 would stop by another rule: it gets 1e-6.
     bounds           one for a batch. Sentences that may have run past their own are done again with it, so that a sentence
                      has the same outputs alone and in any batch.
     min_new_tokens   one for a batch, without `</s>`, and 1 by default, which forbids an empty output.
@@ -20,7 +22,7 @@ float32; `ctranslate2_equality.py` holds every export to that.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +30,34 @@ import torch
 
 from vanilla_transformer.deployment.ctranslate2_specification import import_ctranslate2
 from vanilla_transformer.modeling import VanillaTransformerConfig
+from vanilla_transformer.modeling.forced_decoding import LOGITS_AT_ONCE
 from vanilla_transformer.modeling.hypotheses import Hypothesis, hypothesis
 from vanilla_transformer.modeling.length_penalty import length_divisor
 from vanilla_transformer.modeling.search_options import SearchOptions
 
-# Of SearchOptions, what CTranslate2 has no way to do: {field: (its only value, what to do instead)}.
+# Of SearchOptions, what CTranslate2 has no way to do: {field: (its only value, why)}.
 REFUSED: dict[str, tuple[object, str]] = {
-    "do_sample": (False, "it cannot draw by a seed for each sentence"),
-    "coverage_penalty": (0.0, "it reckons it in another way"),
-    "num_beam_groups": (1, "it has no diverse beam search"),
-    "diversity_penalty": (0.0, "it has no diverse beam search"),
-    "required": ((), "it has no constraints on what must be written"),
-    "early_stopping": (True, "it stops a sentence as soon as num_beams hypotheses have finished"),
+    "do_sample": (False, "CTranslate2 cannot draw by a seed for each sentence"),
+    "coverage_penalty": (0.0, "CTranslate2 reckons it in another way"),
+    "num_beam_groups": (1, "CTranslate2 has no diverse beam search"),
+    "diversity_penalty": (0.0, "CTranslate2 has no diverse beam search"),
+    "required": ((), "CTranslate2 has no constraints on what must be written"),
+    "early_stopping": (True, "CTranslate2 stops a sentence as soon as num_beams outputs have finished"),
 }
 
 
-def check_options(options: SearchOptions) -> None:
+def check_options(options: Mapping[str, object]) -> None:
     """ValueError, with the option's name, for what CTranslate2 cannot do."""
     for name, (value, reason) in REFUSED.items():
-        if getattr(options, name) != value:
-            raise ValueError(
-                f"{name}={getattr(options, name)!r}: CTranslate2 can only do {value!r}, because {reason}; "
-                "use the engine vanilla"
-            )
+        if options.get(name, value) != value:
+            raise ValueError(f"{name}={options[name]!r}: {reason}; with CTranslate2 it is always {value!r}")
+
+
+def cpu_type(precision: str) -> str:
+    """The compute type nearest to a precision that this CPU has: CTranslate2 would choose it too, with a warning."""
+    known = import_ctranslate2().get_supported_compute_types("cpu")
+    fallback = "int8_float32" if precision.startswith("int8") and "int8_float32" in known else "float32"
+    return precision if precision in known else fallback
 
 
 class CTranslate2Engine:
@@ -117,6 +124,8 @@ class CTranslate2Engine:
             [self._pieces(source) for source in sources],
             # It writes `</s>` behind each by itself.
             [self._pieces(target[:-1] if ended else target) for target, ended in zip(targets, whole, strict=True)],
+            max_batch_size=max(1, LOGITS_AT_ONCE // self.config.vocab_size),  # it holds the logits of a whole batch
+            batch_type="tokens",
             max_input_length=0,  # otherwise it cuts at 1,024 without a word
         )
         return [
@@ -130,7 +139,7 @@ class CTranslate2Engine:
         prefixes: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Hypothesis]]:
         """As `beam_search.search`, of one batch. ValueError for options that CTranslate2 does not have."""
-        check_options(options)
+        check_options(vars(options))
         if options.num_beams > self.config.vocab_size:
             raise ValueError(f"num_beams={options.num_beams} is more than the vocabulary has: {self.config.vocab_size}")
         limit = self.config.max_position_embeddings
@@ -139,6 +148,8 @@ class CTranslate2Engine:
         for number, (source, prefix) in enumerate(zip(sources, prefixes, strict=True), start=1):
             if not 1 <= len(source) <= limit:
                 raise ValueError(f"source {number} has {len(source)} tokens: at least 1, at most {limit} are allowed")
+            if list(source) == [self.config.eos_token_id]:
+                raise ValueError(f"source {number} is nothing but </s>, for which CTranslate2 writes nothing")
             bounds.append(options.most(len(source), limit))
             least.append(min(options.least(len(source)), bounds[-1]))
             if len(prefix) >= bounds[-1]:
@@ -146,9 +157,12 @@ class CTranslate2Engine:
                     f"the prefix of text {number} has {len(prefix)} tokens, and its output at most {bounds[-1]}"
                 )
         found: dict[int, list[tuple[list[int], float]]] = {}
-        waiting = set(range(len(sources)))
-        for shortest in sorted(set(least)):
-            group = [i for i in sorted(waiting) if least[i] == shortest]
+        # With a prefix, the first token behind it follows a rule of its own (an output cannot end there but in the best beam),
+        # which would hold for all of a batch.
+        kinds = list(zip(least, map(bool, prefixes), strict=True))
+        for kind in sorted(set(kinds)):
+            shortest = kind[0]
+            group = [i for i, own in enumerate(kinds) if own == kind]
             longest = max(bounds[i] for i in group)
             results = dict(zip(group, self._run(group, sources, prefixes, options, longest, shortest), strict=True))
             # `num_beams` came back. If the search went on to the bound or past it, one of them at least is as long.
@@ -157,7 +171,7 @@ class CTranslate2Engine:
                 some = [i for i in again if bounds[i] == bound]
                 results |= zip(some, self._run(some, sources, prefixes, options, bound, shortest), strict=True)
             found |= results
-        return self._ranked(sources, found, options, with_prefixes=any(map(len, prefixes)))
+        return self._ranked(sources, found, options, with_prefixes=any(map(bool, prefixes)))
 
     def _run(
         self,
@@ -169,11 +183,11 @@ class CTranslate2Engine:
         least: int,
     ) -> list[list[tuple[list[int], float]]]:
         """For each of the sources `which`, `num_beams` outputs, each with the score that CTranslate2 gives it."""
-        alpha = options.length_penalty or 1e-6
+        alpha = options.length_penalty * (0.75 if options.length_penalty_kind == "paper" else 1.0) or 1e-6
         forbidden = [(token,) for token in options.suppress_tokens] + list(options.banned)
         results = self.translator.translate_batch(
             [self._pieces(sources[i]) for i in which],
-            [self._pieces(prefixes[i]) for i in which] if any(len(prefixes[i]) for i in which) else None,
+            [self._pieces(prefixes[i]) for i in which] if prefixes[which[0]] else None,
             beam_size=options.num_beams,
             num_hypotheses=options.num_beams,
             length_penalty=alpha,

@@ -55,10 +55,12 @@ def transformer_specification(
         ValueError: CTranslate2 is not installed, or has no place for something that this model has.
     """
     specs = import_ctranslate2().specs
-    config = model.config
+    config: Any = model.config  # transformers types it loosely
     activations = {"relu": specs.Activation.RELU, "gelu": specs.Activation.GELU, "silu": specs.Activation.SWISH}
     if (activation := activations.get(config.activation_function)) is None:
-        raise ValueError(f"activation_function={config.activation_function!r}: CTranslate2 has {', '.join(activations)}")
+        raise ValueError(
+            f"activation_function={config.activation_function!r}: CTranslate2 has {', '.join(activations)}"
+        )
     vocabulary = vocabulary_of(tokenizer, config.vocab_size)
     options: dict[str, Any] = {"pre_norm": config.norm_position == "pre", "activation": activation}
     width = max(config.d_k, config.d_v)
@@ -82,7 +84,9 @@ def transformer_specification(
         "unk_token": tokenizer.unk_token_id,
     }.items():
         if not isinstance(token_id, int) or not 0 <= token_id < len(vocabulary):
-            raise ValueError(f"{name[:-6]}_token_id={token_id}: CTranslate2 needs one token of the {len(vocabulary)} for it")
+            raise ValueError(
+                f"{name[:-6]}_token_id={token_id}: CTranslate2 needs one token of the {len(vocabulary)} for it"
+            )
         setattr(spec.config, name, vocabulary[token_id])
     spec.register_source_vocabulary(vocabulary)
     spec.register_target_vocabulary(vocabulary)
@@ -97,7 +101,9 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
     """
     pieces = tokenizer.get_vocab()
     if len(pieces) > size or max(pieces.values()) >= size:
-        raise ValueError(f"vocab_size={size}: the tokenizer has {len(pieces)} tokens; give the one saved with the model")
+        raise ValueError(
+            f"vocab_size={size}: the tokenizer has {len(pieces)} tokens; give the one saved with the model"
+        )
     vocabulary = [f"<unused {token_id}>" for token_id in range(size)]
     for piece, token_id in pieces.items():
         vocabulary[token_id] = piece
@@ -110,7 +116,8 @@ def _copy_stack(spec: Any, embeddings: Any, stack: VanillaTransformerEncoder | V
     spec.position_encodings.encodings = _positions(stack)
     if isinstance(stack.norm, nn.LayerNorm):
         _copy_norm(spec.layer_norm, stack.norm)
-    for layer_spec, layer in zip(spec.layer, stack.layers, strict=True):
+    layers: Any = stack.layers  # a list of modules does not say which
+    for layer_spec, layer in zip(spec.layer, layers, strict=True):
         # It reckons the norm to the sub-layer that stands before it (post-norm) or behind it (pre-norm), as we do.
         _copy_attention(layer_spec.self_attention, layer.self_attn, is_cross_attention=False)
         _copy_norm(layer_spec.self_attention.layer_norm, layer.self_attn_norm)
@@ -131,7 +138,8 @@ def _copy_norm(spec: Any, norm: nn.LayerNorm) -> None:
 
 def _copy_attention(spec: Any, attention: MultiHeadAttention, is_cross_attention: bool) -> None:
     """Self-attention: one matrix for queries, keys and values; cross-attention: one for queries, one for keys and values."""
-    heads, d_k, d_v = attention.config.num_attention_heads, attention.d_k, attention.d_v
+    config: Any = attention.config  # transformers types it loosely
+    heads, d_k, d_v = config.num_attention_heads, config.d_k, config.d_v
     width = max(d_k, d_v)
 
     def widened(linear: nn.Linear, head: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -148,7 +156,7 @@ def _copy_attention(spec: Any, attention: MultiHeadAttention, is_cross_attention
     groups = [[query], [key, value]] if is_cross_attention else [[query, key, value]]
     for linear_spec, group in zip(spec.linear[:-1], groups, strict=True):
         linear_spec.weight = torch.cat([weight for weight, _ in group])
-        if (biases := [bias for _, bias in group if bias is not None]):
+        if biases := [bias for _, bias in group if bias is not None]:
             linear_spec.bias = torch.cat(biases)
     output = _weight(attention.out_proj.weight).unflatten(1, (heads, d_v))  # (D, H, d_v)
     output = torch.cat([output, output.new_zeros(*output.shape[:2], width - d_v)], dim=2)

@@ -1,8 +1,8 @@
 r"""Lines to translate, from a file or standard input, as text or with constraints as JSON Lines.
 
-    text     every line is a source; lines end at "\n" only
-    jsonl    {"source": "A man.", "prefix": "Ein", "required": ["Mann"], "banned": ["Herr"]}, all but the source may be left out: what
-             the translation must begin with, must hold, and must not hold
+text     every line is a source; lines end at "\n" only
+jsonl    {"source": "A man.", "prefix": "Ein", "required": ["Mann"], "banned": ["Herr"]}: what the translation must begin
+         with, must hold, and must not hold; all but the source may be left out
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def parsed(text: str, number: int, format: InputFormat) -> Line:
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise CorpusError(f"line {number}: half of a surrogate pair (\\ud800 to \\udfff alone) is not text; remove it") from None
+        raise CorpusError(
+            f"line {number}: half of a surrogate pair (\\ud800 to \\udfff alone) is not text; remove it"
+        ) from None
     return Line(number, row["source"], prefix, *phrases)
 
 

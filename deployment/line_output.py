@@ -3,8 +3,8 @@ r"""Translated lines -> text: plain lines, a table, or JSON.
     text     one line for each translation, best first; with scores, "score <tab> normalized score <tab> text"
     tsv      a heading, and a row for each translation: line, rank (from 1), score, normalized_score, with minimum Bayes
              risk the utility under its name, translation, and if asked for alignment
-    jsonl    an object for each line: {"line": 7, "translation": ..., "score": ..., "normalized_score": ..., "cut": false, "pieces": 1,
-             "utility": {"chrf": ...}, "alignment": "0-0 1-2", "n_best": [...]}, the last three if asked for
+    jsonl    an object for each line: {"line": 7, "translation": ..., "score": ..., "normalized_score": ..., "cut": false,
+             "pieces": 1, "utility": {"chrf": ...}, "alignment": "0-0 1-2", "n_best": [...]}, the last three if asked for
 
 Line numbers count the input's lines from 1. A line end inside a translation becomes a blank in text and TSV, and so does a tab in
 TSV; JSON keeps both. Scores are sums of natural logarithms.

@@ -19,11 +19,11 @@ from typing import Any
 from vanilla_transformer.modeling import Translation
 
 
-class QueueFull(Exception):
+class QueueFullError(Exception):
     """As many requests wait as may."""
 
 
-class Closed(Exception):
+class ClosedError(Exception):
     """The service stops: nothing more is taken."""
 
 
@@ -123,7 +123,7 @@ class RequestBatches:
             options: of `Translator.translate`. What it refuses is raised by `future.result()`, in this request alone.
 
         Raises:
-            QueueFull, Closed: not taken.
+            QueueFullError, ClosedError: not taken.
         """
         return self._put(lambda: _Job(list(texts), options, self._count(texts)))
 
@@ -131,11 +131,15 @@ class RequestBatches:
         """Queue `function(translator)`, to run between two batches. Raises as `submit` does."""
         return self._put(lambda: _Job([], {}, 0, function))
 
-    def close(self, seconds: float | None = None) -> int:
-        """Take no more, finish what was taken, at most so long. Returns how many requests were given up."""
+    def stop_taking(self) -> None:
+        """From now on `submit` and `call` raise ClosedError. What was taken is still done."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+
+    def close(self, seconds: float | None = None) -> int:
+        """Take no more, finish what was taken, at most so long. Returns how many requests were given up."""
+        self.stop_taking()
         self._thread.join(seconds)
         with self._changed:
             left = [*self._running, *self._waiting]
@@ -147,9 +151,9 @@ class RequestBatches:
     def _put(self, make: Callable[[], _Job]) -> Future:
         with self._changed:
             if self._closing:
-                raise Closed("the service stops")
+                raise ClosedError("the service stops")
             if len(self._waiting) >= self.max_queue:
-                raise QueueFull(f"{len(self._waiting)} requests are waiting (--max-queue {self.max_queue})")
+                raise QueueFullError(f"{len(self._waiting)} requests are waiting (--max-queue {self.max_queue})")
             job = make()
             self._waiting.append(job)
             self._changed.notify_all()

@@ -1,7 +1,7 @@
 """A file that takes hours to write: what is there so far, and how it goes on after an interruption, byte for byte.
 
     OUTPUT.partial     what is finished
-    OUTPUT.progress    JSON: how many lines were read and bytes written, a fingerprint of these lines, and all that decides what is written
+    OUTPUT.progress    JSON: how many lines were read and bytes written, a fingerprint of these lines, and what decides the output
 
 Work is done in chunks of lines. What was written after the last whole chunk is made again: its batches are then what they would
 have been, and so are the bytes.
@@ -89,7 +89,9 @@ class ResumableOutput:
         for number in range(self.lines):
             line = next(lines, None)
             if line is None:
-                raise ValueError(f"{self.partial} is of {self.lines:,} lines of input, which now ends after {number:,}: it has changed")
+                raise ValueError(
+                    f"{self.partial} is of {self.lines:,} lines of input, which now ends after {number:,}: it has changed"
+                )
             self._remember(line)
         if self._expected is not None and self._digest.hexdigest() != self._expected:
             raise ValueError(
@@ -125,7 +127,9 @@ class ResumableOutput:
         new.write_text(json.dumps(state), encoding="utf-8")
         os.replace(new, self.progress)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._out.close()
         if self._is_device:
             return

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from vanilla_transformer.modeling.sentences import sentences
 
-# sentencex 1.0.32 steps back one byte, not one character, over such white space before an initial ("M.\u00a0J. Dupont"),
-# and fails. It is shown blanks in their place; only the lengths of what it finds are used.
+# sentencex 1.0.32 steps back one byte, not one character, over such white space between an initial and a full stop
+# ("I\u00a0."), and fails. It is shown blanks in their place; only the lengths of what it finds are used.
 _WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
 
 
@@ -27,7 +27,7 @@ def sentence_splitter(language: str) -> Callable[[str], list[str]]:
         ValueError: sentencex is not installed.
     """
     try:
-        from sentencex import segment
+        from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]  # it is a compiled module
     except ImportError:
         raise ValueError(
             "sentencex, which splits sentences, is not installed: pip install 'vanilla-transformer[sentences]'"

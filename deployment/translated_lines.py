@@ -1,10 +1,10 @@
-"""Lines -> their translations, whole chunks at a time: cut into pieces, translated, chosen among, aligned, and put together again.
+"""Lines -> their translations, whole chunks at a time: cut into pieces, translated, chosen among, aligned, and joined again.
 
-    line      "  Mr. Smith left.  He ran. "
-    parts     "  " | "Mr. Smith left." | "  " | "He ran." | " "           pieces, and the white space around them
-    outputs          the n best, or N samples, of each piece
-    chosen           as they come, or by minimum Bayes risk
-    result    "  Herr Smith ging.  Er lief. "
+line      "  Mr. Smith left.  He ran. "
+parts     "  " | "Mr. Smith left." | "  " | "He ran." | " "           pieces, and the white space around them
+outputs          the n best, or N samples, of each piece
+chosen           as they come, or by minimum Bayes risk
+result    "  Herr Smith ging.  Er lief. "
 """
 
 from __future__ import annotations
@@ -85,6 +85,9 @@ class LineTranslator:
         utility: of minimum Bayes risk.
         align: link words of each line with words of its translation.
         split: text -> white space, sentence, white space ...; None to translate a line as a whole, if it fits.
+
+    Raises:
+        ValueError: options out of range or in contradiction, or that the translator does not have.
     """
 
     translator: Any
@@ -99,6 +102,10 @@ class LineTranslator:
         code = self.options.get("target_lang")
         self._tag = "" if code is None else f"{self.translator.tokenizer.language_tag(code)} "
         self._limit = self.translator.model.config.max_position_embeddings
+        if self.samples:
+            self.options = self.options | {"do_sample": True, "num_beams": 1}
+        # Refuses nonsense now, and not when the first line has come.
+        self.translator.stream([], n_best=self.samples or self.n_best, **self.options)
 
     def translate(self, lines: Sequence[Line]) -> list[TranslatedLine]:
         """ValueError, with the line's number, for what cannot be translated as it was asked for."""
@@ -118,8 +125,8 @@ class LineTranslator:
             return parts, False
         if line.is_constrained:
             raise ValueError(
-                f"line {line.number}: longer than the model's max_position_embeddings={self._limit}; shorten it: constraints are for "
-                "lines that are translated as a whole"
+                f"line {line.number}: longer than the model's max_position_embeddings={self._limit}; shorten it: constraints "
+                "are for lines that are translated as a whole"
             )
         pieces = []
         try:
@@ -129,7 +136,9 @@ class LineTranslator:
                 if before:  # only of a whole line: what a splitter returns is bare
                     parts[0] += before
         except ValueError as error:
-            raise ValueError(f"line {line.number}: {error} for the model's max_position_embeddings={self._limit}") from None
+            raise ValueError(
+                f"line {line.number}: {error} for the model's max_position_embeddings={self._limit}"
+            ) from None
         return [parts[0], *pieces], True
 
     def _fits(self, piece: str) -> bool:
@@ -153,11 +162,9 @@ class LineTranslator:
                 options["banned"] = [*options.get("banned", ()), *banned]
             if any(flat[index][0].prefix for index in indices):
                 options["target_prefix"] = [flat[index][0].prefix for index in indices]
-            if self.samples:
-                options |= {"do_sample": True, "num_beams": 1}
             if options.get("do_sample"):
-                # Each chunk draws its own, and the same after a resume.
-                options["seed"] = options.get("seed", 0) * 2**32 + flat[indices[0]][0].number
+                # Each chunk draws its own, and the same after a resume. Torch heeds the lowest 32 bits of a seed alone.
+                options["seed"] = options.get("seed", 0) * 1_000_003 + flat[indices[0]][0].number
             texts = [flat[index][1] for index in indices]
             found = self.translator.stream(texts, n_best=self.samples or self.n_best, chunk_size=len(texts), **options)
             for index, translation in zip(indices, found, strict=True):
@@ -185,8 +192,8 @@ class LineTranslator:
         return outputs
 
     def _joined(self, line: Line, parts: list[str], outputs: list[list[_Output]], too_long: bool) -> TranslatedLine:
-        """Best with best, second with second, and so on. Where there are fewer (samples alike, a model that may write no more), the
-        last again, so that as many lines are written for each line read.
+        """Best with best, second with second, and so on. Where there are fewer (samples alike, a model that may write no
+        more), the last again, so that as many lines are written for each line read.
         """
         ranks = [[row[min(rank, len(row) - 1)] for row in outputs] for rank in range(self.n_best)]
         candidates = [self._candidate(line, parts, some) for some in ranks]

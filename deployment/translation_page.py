@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
@@ -15,10 +16,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from vanilla_transformer.deployment.attention_view import attention_view, framed, n_best_table, note, plain_view
-from vanilla_transformer.deployment.request_batching import Closed, QueueFull, RequestBatches
+from vanilla_transformer.deployment.request_batching import ClosedError, QueueFullError, RequestBatches
 from vanilla_transformer.modeling import Translation, Translator
-
-LIST_LENGTH = 16  # the most beams and outputs that the sliders offer
 
 
 def make_page(
@@ -27,7 +26,7 @@ def make_page(
     title: str = "Translate",
     target_langs: Sequence[str] = (),
     max_characters: int = 2000,
-    max_beams: int = LIST_LENGTH,
+    max_beams: int = 16,
     seconds: float = 60,
 ) -> Any:
     """A `gradio.Blocks` that translates with `batches`.
@@ -47,9 +46,8 @@ def make_page(
         if target_lang:
             options["target_lang"] = target_lang
         bounds = {"num_beams": max_beams, "n_best": max_beams, "text": max_characters}
-        return framed(_answer(batches, text, options, bounds, seconds))
+        return framed(answer_as_html(batches, text, options, bounds, seconds))
 
-    widest = min(LIST_LENGTH, max_beams)
     with gradio.Blocks(title=title, analytics_enabled=False) as page:
         gradio.Markdown(f"# {title}")
         with gradio.Row():
@@ -60,8 +58,8 @@ def make_page(
                 )
                 button = gradio.Button("Translate", variant="primary", elem_id="translate")
                 with gradio.Accordion("Search", open=False):
-                    num_beams = gradio.Slider(1, widest, min(4, widest), step=1, label="Beams (1: greedy)")
-                    n_best = gradio.Slider(1, widest, min(3, widest), step=1, label="Translations to show")
+                    num_beams = gradio.Slider(1, max_beams, min(4, max_beams), step=1, label="Beams (1: greedy)")
+                    n_best = gradio.Slider(1, max_beams, min(3, max_beams), step=1, label="Translations to show")
                     length_penalty = gradio.Slider(0, 2, 0.6, step=0.1, label="Length penalty (larger: longer)")
             with gradio.Column(scale=3):
                 output = gradio.HTML(framed(note("The translation appears here.")), elem_id="output")
@@ -71,8 +69,16 @@ def make_page(
     return page.queue(max_size=batches.max_queue)
 
 
+def add_page(app: Any, batches: RequestBatches, **settings: Any) -> None:
+    """Mount the page at "/" of a FastAPI application; the settings are those of `make_page`."""
+    gradio = import_gradio()
+    page = make_page(batches, **settings)
+    # Nothing is uploaded here; Gradio's own bound on uploads is none.
+    gradio.mount_gradio_app(app, page, path="/", max_file_size=1, show_error=False, footer_links=[], **page_look())
+
+
 def page_look() -> dict[str, Any]:
-    """Gradio's `theme`, without the fonts that it fetches from elsewhere by default."""
+    """Gradio's theme, without the fonts that it fetches from elsewhere by default."""
     gradio = import_gradio()
     fonts, monospace = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
     return {"theme": gradio.themes.Default(font=fonts, font_mono=monospace)}
@@ -81,16 +87,21 @@ def page_look() -> dict[str, Any]:
 def import_gradio() -> Any:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it would tell its makers of every start
     try:
-        import gradio
+        return importlib.import_module("gradio")
     except ImportError:
         raise ValueError("the page needs Gradio, which is not installed: pip install 'vanilla-transformer[page]'") from None
-    return gradio
 
 
-def _answer(
+def answer_as_html(
     batches: RequestBatches, text: str, options: dict[str, Any], bounds: dict[str, int], seconds: float
 ) -> str:
-    """What stands below the text: the translations, or one line that says why there are none."""
+    """What stands beside the text: the translations, or one line that says why there are none.
+
+    Args:
+        options: of `Translator.translate`; `num_beams`, `n_best` at least.
+        bounds: the largest allowed of these two, and of "text" in characters.
+        seconds: until which the answer must be there.
+    """
     if not text.strip():
         return note("Type a text first.")
     # The page's own controls keep to these bounds; who sends requests by hand need not.
@@ -104,7 +115,7 @@ def _answer(
             return note("The model has nothing to say to this.")
         target_lang = options.get("target_lang")
         shown = _result(lambda: batches.call(lambda t: _shown(t, text, target_lang, translation)), seconds)
-    except (QueueFull, Closed, CancelledError):
+    except (QueueFullError, ClosedError, CancelledError):
         return note("The service is busy: try again in a moment.")
     except TimeoutError:
         return note(f"No answer within {seconds:g} seconds: try a shorter text.")
@@ -129,6 +140,8 @@ def _shown(translator: Any, text: str, target_lang: str | None, translation: Tra
     model, tokenizer = getattr(translator, "model", None), translator.tokenizer
     if not isinstance(model, PreTrainedModel):
         return plain_view(translation, "This engine does not tell its attention.")
+    if len(getattr(translator, "models", [model])) > 1:
+        return plain_view(translation, "Several models translate together, each with an attention of its own.")
     source = text if target_lang is None else f"{tokenizer.language_tag(target_lang)} {text}"
     return attention_view(model, tokenizer, source, translation)
 

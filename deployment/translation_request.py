@@ -15,12 +15,17 @@ class TranslationRequest(BaseModel):
 
     text: str | list[str] = Field(description="a text, or several")
     target_lang: str | None = Field(None, description="code of the language to translate into, if the model has several")
+    target_prefix: str | None = Field(None, description="what every translation begins with")
     num_beams: int | None = Field(None, ge=1, description="width of the beam; 1 is greedy search")
     n_best: int | None = Field(None, ge=1, description="translations of each text; at most num_beams unless sampling")
     length_penalty: float | None = Field(None, description="alpha; a larger one gives longer translations")
     length_penalty_kind: Literal["paper", "hf"] | None = Field(None, description="((5+n)/6)^alpha or n^alpha")
     max_new_tokens_beyond_source: int | None = Field(None, ge=0, description="longest output, over the source's length")
     min_new_tokens: int | None = Field(None, ge=0, description="shortest output, in tokens")
+    max_length_ratio: float | None = Field(None, gt=0, description="longest output, in times the source's length")
+    coverage_penalty: float | None = Field(None, ge=0, description="beta of Wu et al. (2016): cover the whole source")
+    banned: list[str] | None = Field(None, description="words and phrases that no translation holds")
+    required: list[str] | None = Field(None, description="words and phrases that every translation holds")
     no_repeat_ngram_size: int | None = Field(None, ge=0, description="no n tokens in a row come twice")
     do_sample: bool | None = Field(None, description="draw from the model's distribution")
     temperature: float | None = Field(None, gt=0, description="of the distribution; sampling only")
@@ -49,10 +54,12 @@ class TranslationRequest(BaseModel):
 
     def too_large(self, max_characters: int) -> str | None:
         """A line that says so, or None. An empty text counts as one character."""
-        characters = sum(max(1, len(text)) for text in self.texts)
-        if characters <= max_characters:
-            return None
-        return f"text: {characters:,} characters are more than the {max_characters:,} of one request; send several"
+        others = [*(self.banned or []), *(self.required or []), self.target_prefix or ""]
+        for name, texts in (("text", self.texts), ("banned, required and target_prefix", others)):
+            characters = sum(max(1, len(text)) for text in texts)
+            if characters > max_characters:
+                return f"{name}: {characters:,} characters are more than the {max_characters:,} of one request; send several"
+        return None
 
     def contradiction(self, max_beams: int) -> str | None:
         """A line for what no single field shows, or None. Hypotheses are what costs memory, so they have a bound."""

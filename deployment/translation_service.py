@@ -24,7 +24,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from vanilla_transformer.deployment.bounded_body import BoundedBody
-from vanilla_transformer.deployment.request_batching import Closed, QueueFull, RequestBatches
+from vanilla_transformer.deployment.request_batching import ClosedError, QueueFullError, RequestBatches
 from vanilla_transformer.deployment.service_metrics import ServiceMetrics
 from vanilla_transformer.deployment.translation_request import TranslationRequest, refusal
 from vanilla_transformer.modeling import Translation
@@ -73,7 +73,7 @@ def make_service(batches: RequestBatches, metrics: ServiceMetrics, limits: Limit
         try:
             future = batches.submit(body.texts, body.options)
             translations = await _answer(future, request, limits.seconds)
-        except (QueueFull, Closed) as error:
+        except (QueueFullError, ClosedError) as error:
             raise HTTPException(503, f"{error}; try again in a moment", {"Retry-After": "1"}) from None
         except ValueError as error:
             raise HTTPException(422, _one_line(error)) from None
@@ -131,6 +131,10 @@ class Counted:
 
         try:
             await self.app(scope, receive, watched_send)
+        except asyncio.CancelledError:  # by the server, whose time to finish is over
+            if code is None:
+                answer = JSONResponse({"detail": "the service stopped before this was done"}, status_code=503)
+                await answer(scope, receive, watched_send)
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             if code is None:

@@ -1,9 +1,9 @@
 """Which words of the source an output was made from, as its cross-attention tells.
 
-A forced pass over source and output yields the weights of one decoder layer, the last but one, averaged over its heads: of all layers
-its average agrees best with human alignments (Garg et al., 2019, "Jointly Learning to Align and Translate with Transformer Models",
-section 3.1). Each target token is linked with the source token that it looked at most when it was predicted, unless that is `</s>`
-or a language tag. Words are what white space separates; two words are linked if tokens of them are.
+A forced pass over source and output yields the weights of one decoder layer, the last but one, averaged over its heads: of
+all layers its average agrees best with human alignments (Garg et al., 2019, "Jointly Learning to Align and Translate with
+Transformer Models"). Each target token is linked with the source token that was looked at most when it was predicted, unless
+that is `</s>` or a language tag. Words are what white space separates; two words are linked if tokens of them are.
 
 Shapes: B batch, H heads, S source tokens, T target tokens.
 """
@@ -43,7 +43,12 @@ class TokenLinks:
 
 @torch.no_grad()
 def token_links(
-    model: Any, tokenizer: Any, sources: Sequence[str], outputs: Sequence[list[int]], prefix: str = "", max_tokens: int = 4096
+    model: Any,
+    tokenizer: Any,
+    sources: Sequence[str],
+    outputs: Sequence[list[int]],
+    prefix: str = "",
+    max_tokens: int = 4096,
 ) -> list[TokenLinks]:
     """Align each source with its output.
 
@@ -74,7 +79,9 @@ def token_links(
     ]
 
 
-def _links(model: Any, sources: Sequence[list[int]], targets: Sequence[list[int]], pad_token_id: int) -> list[list[int]]:
+def _links(
+    model: Any, sources: Sequence[list[int]], targets: Sequence[list[int]], pad_token_id: int
+) -> list[list[int]]:
     input_ids, attention_mask = pad(sources, pad_token_id, model.device)
     labels, _ = pad(targets, pad_token_id, model.device)
     layers = model.base_model.decoder.layers

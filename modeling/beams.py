@@ -158,9 +158,10 @@ class BeamSearch:
         return totals, beams.start + origins, tokens, log_probs.gather(1, places)
 
     def _run_on(self, totals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The W of (N, M) that run on, and their places: the best, or with required phrases the first that live."""
-        if self.required is None:
-            return totals.topk(self.width)
+        """The first W of (N, M) that live, and their places. They stand in the order in which they were chosen.
+
+        That is not always the order of their totals: not with required phrases, nor where a group pays for its likeness.
+        """
         M = totals.shape[1]
         order = torch.arange(M, 0, -1, device=totals.device) + M * (totals > DEAD)
         places = order.topk(self.width)[1]

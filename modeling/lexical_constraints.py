@@ -5,7 +5,7 @@ beams are dealt out among banks: bank b holds the hypotheses that have written b
 has as many beams as the others. What a bank has no use for goes to the best of the rest.
 
 Continuations that are looked at are the best of all, and for every hypothesis each token that brings it further. A
-hypothesis that is within a phrase and leaves it loses what it has of it. None may end before it holds all, and none may
+hypothesis that is within a phrase and leaves it loses what it has of it, but for what begins the phrase anew. None may end before it holds all, and none may
 be left with less room than it needs.
 
 Shapes: N sentences, K hypotheses of each, P phrases of up to Q tokens, C tokens of all phrases together, M continuations.
@@ -55,6 +55,13 @@ class RequiredPhrases:
         rows = [[*phrase, *[-1] * (width + 1 - len(phrase))] for phrase in phrases]
         self.phrases = torch.tensor(rows, device=device)  # (P, Q + 1)
         self.lengths = torch.tensor([len(phrase) for phrase in phrases], device=device)  # (P,)
+        # Where a phrase that breaks off may go on: its beginnings that it ends with, the empty one last, then -1.
+        self.shorter = torch.full((len(phrases), width + 1, max(1, width)), -1, device=device)  # (P, Q + 1, Q)
+        for number, phrase in enumerate(phrases):
+            for length in range(len(phrase)):
+                written = list(phrase[:length])
+                found = [n for n in range(length) if written[:n] == written[length - n :]]
+                self.shorter[number, length, : len(found)] = torch.tensor(found[::-1])
         self.ends = torch.tensor(list(ends), dtype=torch.long, device=device)
         self.bounds = torch.tensor(list(bounds), device=device)[:, None]
         # Tokens of each phrase that stand at the end of the hypothesis; its length once it was complete.
@@ -111,8 +118,11 @@ class RequiredPhrases:
         P = len(self.lengths)
         before = self.progress.gather(1, hypotheses[:, :, None].expand(-1, -1, P))
         goes_on = self._next(before) == tokens[:, :, None]
-        begins = (self.phrases[:, 0] == tokens[:, :, None]).long()
-        return torch.where(before == self.lengths, before, torch.where(goes_on, before + 1, begins))
+        columns = torch.arange(P, device=tokens.device)
+        shorter = self.shorter[columns, before]  # (N, M, P, Q)
+        again = (self.phrases[columns[:, None], shorter] == tokens[:, :, None, None]) & (shorter >= 0)
+        begun = ((shorter + 1) * again).amax(-1)
+        return torch.where(before == self.lengths, before, torch.where(goes_on, before + 1, begun))
 
     def choose(self, origins: torch.Tensor, tokens: torch.Tensor) -> None:
         """These (N, K) run on."""

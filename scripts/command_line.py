@@ -34,6 +34,8 @@ COMMANDS = {
     "evaluate-forgetting": "what fine-tuning has cost, in the scores of the task before",
     "draw-attention": "draw where a model looked while it wrote",
     "average-checkpoints": "average the weights of several checkpoints",
+    "export-ctranslate2": "convert a model for CTranslate2, and prove that it is the same",
+    "serve": "answer requests over HTTP, with a page to type in",
     "push-to-hub": "publish a model, with a card whose numbers were measured",
 }
 

@@ -1,9 +1,11 @@
 """`vanilla-transformer score-translations`: how good translations are, with signatures that make numbers comparable.
 
-    vanilla-transformer score-translations --test-file test.en,test.de --source-lang en --target-lang de ...
-        --model runs/multi30k               BLEU, chrF and exact matches of a model
-        --hypotheses out.de                 the same of translations made by anything
-        --model runs/multi30k --force       what the model gives to the references: log-probabilities and perplexity
+vanilla-transformer score-translations --test-file test.en,test.de --source-lang en --target-lang de ...
+    --model runs/multi30k               BLEU, chrF and exact matches of a model
+    --hypotheses out.de                 the same of translations made by anything
+    --model runs/multi30k --force       what the model gives to the references: log-probabilities and perplexity
+    ... --force --output pairs.jsonl    the same of every token
+    ... --comet MODEL                   what a trained judge says, besides
 """
 
 from __future__ import annotations
@@ -17,24 +19,22 @@ from typing import Any
 from datasets import disable_progress_bars
 from tqdm import tqdm
 
+from vanilla_transformer.deployment.comet_score import check_comet, comet
+from vanilla_transformer.deployment.line_input import lines_of
+from vanilla_transformer.deployment.line_output import one_line
 from vanilla_transformer.scripts.command_line import command, parse_arguments
-from vanilla_transformer.scripts.translate import (
-    Counts,
-    Decoding,
-    Model,
-    lines_of,
-    load_translator,
-    one_line,
-    written_whole,
-)
+from vanilla_transformer.scripts.translate import Counts, written_whole
+from vanilla_transformer.scripts.translation_flags import Decoding, Models, load_translators
 from vanilla_transformer.training.corpus import CorpusError, load_pairs
+from vanilla_transformer.training.explanation import readable_tokens
 from vanilla_transformer.training.metrics import Bleu, ChrF
 
 
 @dataclass
-class OptionalModel(Model):
-    model: str | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "folder of a trained model, or its name on the Hub"}
+class OptionalModels(Models):
+    model: list[str] = field(
+        default_factory=list,
+        metadata={"help": "folder of a trained model, or its name on the Hub; several are an ensemble"},
     )
 
 
@@ -64,7 +64,21 @@ class Test:
     lowercase: bool = field(default=False, metadata={"help": "BLEU and chrF without case"})
     json: bool = field(default=False, metadata={"help": "one JSON object on standard output, nothing else"})
     output: str | None = field(
-        default=None, metadata={"help": "file for the translations, or with --force for each pair's log-probability"}
+        default=None,
+        metadata={
+            "help": "file for the translations; or with --force for each pair's log-probability and number of tokens, or, if its "
+            "name ends in .jsonl, also for each token's"
+        },
+    )
+    comet: str | None = field(
+        default=None,
+        metadata={"help": "judge the translations by this COMET model, too: a file (.ckpt) or a name on the Hub"},
+    )
+    comet_python: str | None = field(
+        default=None,
+        metadata={
+            "help": "python of the environment that has unbabel-comet, which cannot live in this one; if not set this one"
+        },
     )
 
 
@@ -73,17 +87,22 @@ def main(argv: list[str] | None = None) -> int:
     model, decoding, test = parse_arguments(
         "score-translations",
         "BLEU and chrF of a model or of given translations; or what a model gives to the references.",
-        OptionalModel,
+        OptionalModels,
         LanguagePair,
         Test,
         argv=argv,
     )
-    if test.hypotheses is not None and (model.model is not None or test.force):
+    if test.hypotheses is not None and (model.model or test.force):
         raise ValueError("--hypotheses are scored without a model: leave out --model and --force")
-    if test.hypotheses is None and model.model is None:
+    if test.hypotheses is None and not model.model:
         raise ValueError("give --model to translate the test file with, or --hypotheses to score")
     if not (decoding.source_lang and decoding.target_lang):
         raise ValueError("give --source-lang and --target-lang: which of a pair's texts is which")
+    decoding.check_sampling(decoding.sample)
+    if test.comet is not None:
+        if test.force:
+            raise ValueError("--comet judges translations, and --force makes none: leave one of them out")
+        check_comet(test.comet_python)  # before hours of translating
     if not sys.stderr.isatty():
         disable_progress_bars()  # the reading of the test file; like all others they are for people
     metrics = {"bleu": Bleu(test.tokenize, test.lowercase), "chrf": ChrF(lowercase=test.lowercase)}
@@ -117,16 +136,18 @@ def main(argv: list[str] | None = None) -> int:
             result[name] = metric.compute(predictions=hypotheses, references=references)
         exact = sum(hypothesis == reference for hypothesis, reference in zip(hypotheses, references, strict=True))
         result["exact_match"] = 100 * exact / len(references)
+        if test.comet is not None:
+            judged = comet(test.comet, sources, hypotheses, references, test.comet_python)
+            result["comet"] = {"score": judged["score"], "model": test.comet}
     print(json.dumps(result, ensure_ascii=False) if test.json else report(result))
     return 0
 
 
 def translate(
-    model: Model, decoding: LanguagePair, sources: list[str], output: str | None
+    model: Models, decoding: LanguagePair, sources: list[str], output: str | None
 ) -> tuple[list[str], dict[str, Any]]:
-    translator = load_translator(model)
-    options: dict[str, Any] = vars(decoding) | {"target_lang": decoding.target_lang if decoding.target_tag else None}
-    del options["source_lang"], options["target_tag"]
+    translator = load_translators(model)
+    options = decoding.options() | {"target_lang": decoding.target_lang if decoding.target_tag else None}
     counts = Counts()
     translations = translator.stream(sources, split_long=True, **options)
     bar = tqdm(counts.over(translations), total=len(sources), unit=" sentences", disable=None)
@@ -140,32 +161,47 @@ def translate(
         "split": counts.split,
         "seconds": round(seconds, 3),
         "sentences_per_second": round(len(sources) / seconds, 2),
-        "num_beams": decoding.num_beams,
+        "num_beams": decoding.num_beams or (1 if decoding.sample else 4),
         "length_penalty": decoding.length_penalty,
         "length_penalty_kind": decoding.length_penalty_kind,
     }
 
 
 def force(
-    model: Model, decoding: LanguagePair, sources: list[str], references: list[str], output: str | None
+    model: Models, decoding: LanguagePair, sources: list[str], references: list[str], output: str | None
 ) -> dict[str, Any]:
-    translator = load_translator(model)
+    if len(model.model) > 1:
+        raise ValueError("--force takes one --model")
+    translator = load_translators(model)
     tag = decoding.target_lang if decoding.target_tag else None
-    rows = translator.score(sources, references, target_lang=tag, max_tokens=decoding.max_tokens)
-    log_probs, lengths = [], []
-    for row in tqdm(rows, total=len(sources), unit=" pairs", disable=None):
-        log_probs.append(math.fsum(row))
-        lengths.append(len(row))
+    scored = translator.score(sources, references, target_lang=tag, max_tokens=decoding.max_tokens)
+    rows = list(tqdm(scored, total=len(sources), unit=" pairs", disable=None))
+    log_probs = [math.fsum(row) for row in rows]
     if output is not None:
         with written_whole(output) as out:
-            out.writelines(f"{log_prob:.6f}\t{length}\n" for log_prob, length in zip(log_probs, lengths, strict=True))
-    total, tokens = math.fsum(log_probs), sum(lengths)
+            if output.endswith(".jsonl"):
+                pairs = enumerate(zip(references, rows, strict=True), start=1)
+                out.writelines(_pair(translator.tokenizer, number, *pair) for number, pair in pairs)
+            else:
+                out.writelines(f"{total:.6f}\t{len(row)}\n" for total, row in zip(log_probs, rows, strict=True))
+    total, tokens = math.fsum(log_probs), sum(map(len, rows))
     return {
         "tokens": tokens,
         "log_probability": total,
         "perplexity": math.exp(-total / tokens),
-        "pairs": [{"log_probability": p, "tokens": n} for p, n in zip(log_probs, lengths, strict=True)],
+        "pairs": [
+            {"log_probability": total, "tokens": len(row), "perplexity": math.exp(-total / len(row))}
+            for total, row in zip(log_probs, rows, strict=True)
+        ],
     }
+
+
+def _pair(tokenizer: Any, number: int, reference: str, log_probs: list[float]) -> str:
+    """One pair as a line of JSON: {"pair": 1, "log_probability": -3.2, "perplexity": 2.2, "tokens": [["␣The", -1.1], ...]}."""
+    tokens = readable_tokens(tokenizer, tokenizer(text_target=reference)["input_ids"])
+    total = math.fsum(log_probs)
+    found = {"pair": number, "log_probability": total, "perplexity": math.exp(-total / len(log_probs))}
+    return json.dumps(found | {"tokens": list(zip(tokens, log_probs, strict=True))}, ensure_ascii=False) + "\n"
 
 
 def report(result: dict[str, Any]) -> str:
@@ -177,10 +213,12 @@ def report(result: dict[str, Any]) -> str:
             f"log-probability {result['log_probability']:.4f}, perplexity {result['perplexity']:.4f} a token"
         )
         return "\n".join([*pairs, summary])
+    judged = result.get("comet")
     lines = [
         f"BLEU   {result['bleu']['score']:6.2f}   {result['bleu']['signature']}",
         f"chrF   {result['chrf']['score']:6.2f}   {result['chrf']['signature']}",
         f"exact  {result['exact_match']:6.2f} % of {result['sentences']:,} sentences",
+        *([f"COMET  {judged['score']:6.4f}   {judged['model']}"] if judged else []),
     ]
     if "seconds" in result:
         lines.append(f"{result['sentences_per_second']:.1f} sentences/s, {result['cut']} outputs cut at their bound")

@@ -37,7 +37,9 @@ from vanilla_transformer.scripts.translation_flags import Decoding, Model, Model
 class Lines:
     input: str = field(default="-", metadata={"help": "file of lines (also .gz), or - for standard input"})
     output: str = field(default="-", metadata={"help": "file to write, whole or not at all, or - for standard output"})
-    resume: bool = field(default=False, metadata={"help": "go on where OUTPUT.partial stops, with the same flags and input"})
+    resume: bool = field(
+        default=False, metadata={"help": "go on where OUTPUT.partial stops, with the same flags and input"}
+    )
     input_format: InputFormat = field(
         default="text",
         metadata={"help": "jsonl: objects with a `source`, and if wished `prefix`, `required` and `banned` phrases"},
@@ -64,7 +66,9 @@ class Lines:
     source_lang: str = field(default="en", metadata={"help": "language of the input, whose rules end a sentence"})
     mbr: int | None = field(
         default=None,
-        metadata={"help": "draw so many outputs of each line, and take the one most like all others (minimum Bayes risk)"},
+        metadata={
+            "help": "draw so many outputs of each line, and take the one most like all others (minimum Bayes risk)"
+        },
     )
     mbr_utility: Literal["chrf", "bleu"] = field(default="chrf", metadata={"help": "what alike means to --mbr"})
     chunk_lines: int | None = field(
@@ -116,7 +120,9 @@ def main(argv: list[str] | None = None) -> int:
         if not number:
             out.write(format.heading())
         while chunk := list(islice(texts, lines.chunk_lines or (1 if typed else 1024))):
-            for line in work.translate([parsed(text, number + n, lines.input_format) for n, text in enumerate(chunk, start=1)]):
+            for line in work.translate(
+                [parsed(text, number + n, lines.input_format) for n, text in enumerate(chunk, start=1)]
+            ):
                 counts.add_line(line)
                 out.write(format.written(line))
                 bar.update()
@@ -220,7 +226,7 @@ class Counts:
         limit = translator.model.config.max_position_embeddings
         parts = [f"{self.lines:,} lines in {self.seconds:.1f} s ({self.lines / max(self.seconds, 1e-9):.1f} lines/s)"]
         if self.cut:
-            parts.append(f"{self.cut:,} outputs cut at their bound (source tokens + 50, or the model's limit)")
+            parts.append(f"{self.cut:,} outputs cut at their bound (source tokens + 50, the model's limit, or what was asked for)")
         if self.split:
             parts.append(f"{self.split:,} lines longer than the model's {limit:,} tokens, translated in pieces")
         return "; ".join(parts)

@@ -33,10 +33,14 @@ class Models:
         default=None, metadata={"help": "cpu, cuda, cuda:1, mps ...; if not set, an accelerator where there is one"}
     )
     engine: Literal["vanilla", "ctranslate2"] = field(
-        default="vanilla", metadata={"help": "ctranslate2 is faster on a CPU; it needs vanilla-transformer[ctranslate2]"}
+        default="vanilla",
+        metadata={"help": "ctranslate2 is faster on a CPU; it needs vanilla-transformer[ctranslate2]"},
     )
     compute_type: str | None = field(
-        default=None, metadata={"help": "of ctranslate2: float32, int8, int8_float32, float16 ...; if not set float32"}
+        default=None,
+        metadata={
+            "help": "of ctranslate2: float32, int8, float16 ...; if not set that of an export, float32 of another model"
+        },
     )
 
 
@@ -56,14 +60,18 @@ class Decoding:
     coverage_penalty: float = field(
         default=0.0, metadata={"help": "beta of Wu et al. (2016): how much a source token that was not looked at costs"}
     )
-    num_beam_groups: int = field(default=1, metadata={"help": "diverse beam search: groups that the beams are split into"})
+    num_beam_groups: int = field(
+        default=1, metadata={"help": "diverse beam search: groups that the beams are split into"}
+    )
     diversity_penalty: float = field(
         default=0.0, metadata={"help": "of diverse beam search: what a token costs that another group has chosen"}
     )
     sample: bool = field(default=False, metadata={"help": "draw outputs from the model's distribution, without a beam"})
     temperature: float = field(default=1.0, metadata={"help": "of sampling; below 1 likely words become likelier"})
     top_k: int = field(default=0, metadata={"help": "sample from the so many likeliest tokens; 0 is all"})
-    top_p: float = field(default=1.0, metadata={"help": "sample from the likeliest tokens that have this probability together"})
+    top_p: float = field(
+        default=1.0, metadata={"help": "sample from the likeliest tokens that have this probability together"}
+    )
     seed: int = field(default=0, metadata={"help": "of sampling"})
     no_repeat_ngram_size: int = field(default=0, metadata={"help": "no n tokens twice in one output; 0 allows them"})
     min_new_tokens: int = field(default=0, metadata={"help": "tokens that an output has at least"})
@@ -81,7 +89,11 @@ class Decoding:
         """As `Translator.stream` takes them. What is not asked for is left out: an engine refuses by name what it lacks."""
         always = ("target_lang", "num_beams", "length_penalty", "length_penalty_kind", "max_tokens")
         own = {each.name: each.default for each in dataclasses.fields(Decoding)}
-        asked = {name: getattr(self, name) for name, default in own.items() if name in always or getattr(self, name) != default}
+        asked = {
+            name: getattr(self, name)
+            for name, default in own.items()
+            if name in always or getattr(self, name) != default
+        }
         if asked.pop("sample", False):
             asked["do_sample"] = True
         if (name := asked.pop("banned_words", None)) is not None:
@@ -92,9 +104,13 @@ class Decoding:
         """ValueError for what only sampling would heed, or only a beam."""
         for name, default in (("temperature", 1.0), ("top_k", 0), ("top_p", 1.0), ("seed", 0)):
             if not is_sampling and getattr(self, name) != default:
-                raise ValueError(f"{name}={getattr(self, name)} has no effect without --sample (or --mbr): add it, or leave this out")
+                raise ValueError(
+                    f"{name}={getattr(self, name)} has no effect without --sample (or --mbr): add it, or leave this out"
+                )
         if is_sampling and self.num_beams not in (None, 1):
-            raise ValueError(f"num_beams={self.num_beams} and sampling are two ways to write an output: give one of them")
+            raise ValueError(
+                f"num_beams={self.num_beams} and sampling are two ways to write an output: give one of them"
+            )
 
 
 def load_translator(model: Model) -> Translator:
@@ -111,7 +127,7 @@ def load_translators(models: Models) -> Any:
             raise ValueError("--engine ctranslate2 takes one --model: it has no ensembles")
         from vanilla_transformer.deployment.ctranslate2_translator import load_ctranslate2_translator
 
-        return load_ctranslate2_translator(models.model[0], models.device, models.compute_type or "float32")
+        return load_ctranslate2_translator(models.model[0], models.device, models.compute_type or "default")
     if models.compute_type is not None:
         raise ValueError(f"--compute-type {models.compute_type} is for --engine ctranslate2: add it, or leave this out")
     if not sys.stderr.isatty():

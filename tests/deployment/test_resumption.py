@@ -80,11 +80,15 @@ def test_what_has_changed_is_refused_and_nothing_lost(tmp_path, lines, decides, 
     assert run(path, resume=True) == LINES[6:]
 
 
-def test_lines_that_came_after_are_taken(tmp_path):
+def test_lines_that_came_after_or_went_are_heeded(tmp_path):
     path = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         run(path, stop_at=7)
     assert run(path, [*LINES, "new"], resume=True) == [*LINES[6:], "new"]
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop_at=8)  # two lines more are in the file than are whole
+    assert run(path, LINES[:6], resume=True) == []
+    assert path.read_text(encoding="utf-8") == "".join(line.upper() + "\n" for line in LINES[:6])
 
 
 def test_use_that_would_lose_something_is_refused(tmp_path):

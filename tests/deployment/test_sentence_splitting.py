@@ -21,7 +21,7 @@ sentencex = pytest.importorskip("sentencex", reason="sentencex is not installed 
         ("de", "Das ist z. B. gut. Ja.", ["", "Das ist z. B. gut.", " ", "Ja.", ""]),
         ("zh", "你好。世界！", ["", "你好。", "", "世界！", ""]),
         ("en", "no end", ["", "no end", ""]),
-        ("en", "A.\u00a0J. Smith ran. He fell.", ["", "A.\u00a0J. Smith ran.", " ", "He fell.", ""]),
+        ("en", "Mr. Bell I\u00a0. He fell.", ["", "Mr. Bell I\u00a0.", " ", "He fell.", ""]),  # sentencex alone panics
     ],
 )
 def test_sentences_by_the_rules_of_the_language(language, text, expected):

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from vanilla_transformer.deployment import translated_lines
 from vanilla_transformer.deployment.translated_lines import Line, LineTranslator
+from vanilla_transformer.deployment.word_alignment import TokenLinks
 from vanilla_transformer.modeling import Translation
 
 
@@ -128,6 +130,20 @@ def test_minimum_bayes_risk_takes_the_most_usual_sample():
     assert [candidate.text for candidate in empty.candidates] == ["", ""]
     asked = upper.asked[0][1]
     assert (asked["do_sample"], asked["num_beams"], asked["top_p"]) == (True, 1, 0.9)
+
+
+def test_alignments_of_pieces_stand_at_their_words(monkeypatch):
+    def first_to_last(model, tokenizer, sources, outputs, prefix):
+        """One token for each word; the first target word looks at the last source word, and the last at the first."""
+        spans = [[match.span() for match in re.finditer(r"\S+", source)] for source in sources]
+        return [TokenLinks(row, row, [*range(len(row))][::-1]) for row in spans]
+
+    monkeypatch.setattr(translated_lines, "token_links", first_to_last)
+    work = LineTranslator(Upper(), n_best=1, align=True, split=dots)
+    two, none, one = work.translate(lines("  a bb.  c dd e.\t", "", "f"))
+    assert two.candidates[0].text == "  A BB.  C DD E.\t"
+    assert two.candidates[0].words == [(0, 1), (1, 0), (2, 4), (3, 3), (4, 2)]
+    assert none.candidates[0].words is not None and one.candidates[0].words == [(0, 0)]
 
 
 def test_chunks_draw_by_different_seeds_and_the_same_again():

@@ -11,6 +11,7 @@ import uvicorn
 
 from vanilla_transformer.deployment.request_batching import RequestBatches
 from vanilla_transformer.deployment.service_metrics import ServiceMetrics
+from vanilla_transformer.deployment.translation_request import TranslationRequest
 from vanilla_transformer.deployment.translation_service import Limits, make_service
 
 JSON = {"Content-Type": "application/json"}
@@ -97,6 +98,46 @@ def test_an_answer_is_what_the_translator_gives(post, tiny_translator):
     assert answer["translations"][2]["pieces"] > 1
 
 
+def test_every_field_reaches_the_translator(served, post, monkeypatch):
+    """With a value of its own each: what the translator is asked for is what the client asked for."""
+    asked = {}
+    translator, batches, _ = served
+    monkeypatch.setattr(translator, "translate", lambda texts, **options: asked.update(options) or [])
+    fields = {
+        "target_lang": "de",
+        "target_prefix": "Ein",
+        "num_beams": 5,
+        "n_best": 2,
+        "length_penalty": 0.7,
+        "length_penalty_kind": "hf",
+        "max_new_tokens_beyond_source": 7,
+        "min_new_tokens": 3,
+        "max_length_ratio": 2.5,
+        "coverage_penalty": 0.1,
+        "banned": ["Hund"],
+        "required": ["Mann"],
+        "no_repeat_ngram_size": 4,
+        "do_sample": True,
+        "temperature": 0.8,
+        "top_k": 9,
+        "top_p": 0.9,
+        "seed": 11,
+    }
+    assert set(fields) == set(TranslationRequest.model_fields) - {"text"}
+    assert post(text=[], **fields)[0] == 200
+    assert asked == fields | {"split_long": True, "max_tokens": batches.max_batch_tokens}
+
+
+def test_the_translator_understands_every_field(post):
+    beams = {"target_prefix": "Ein", "max_new_tokens_beyond_source": 7, "min_new_tokens": 3, "max_length_ratio": 2.5}
+    words = {"coverage_penalty": 0.1, "banned": ["Hund"], "required": ["Mann"], "no_repeat_ngram_size": 4}
+    code, answer = post(text="A man", **beams, **words)
+    assert code == 200, answer
+    samples = {"do_sample": True, "n_best": 3, "temperature": 0.8, "top_k": 9, "top_p": 0.9, "seed": 11}
+    first, again = (post(text=["A man", "Two dogs"], **samples) for _ in range(2))
+    assert first[0] == 200 and first == again, "a seed repeats its samples"
+
+
 def test_a_single_text_is_a_list_of_one(post, tiny_translator):
     code, answer = post(text="A man sleeps.")
     assert code == 200 and [made["text"] for made in answer["translations"]] == [tiny_translator("A man sleeps.")]
@@ -108,7 +149,7 @@ def test_a_single_text_is_a_list_of_one(post, tiny_translator):
         ({}, "text: is missing"),
         ({"text": 3}, "text=3: must be a text or a list of texts (number 1 is of the kind int)"),
         ({"text": ["a", None]}, "text: must be a text or a list of texts (number 2 is of the kind NoneType)"),
-        ({"text": "a", "beams": 3}, "no field is called 'beams'; there are: text, target_lang, num_beams, "),
+        ({"text": "a", "beams": 3}, "no field is called 'beams'; there are: text, target_lang, target_prefix, "),
         ({"text": "a", "num_beams": 0}, "num_beams=0: should be greater than or equal to 1"),
         ({"text": "a", "num_beams": 9}, "num_beams=9 is more than this service allows (8)"),
         ({"text": "a", "num_beams": "4"}, "num_beams: should be a valid integer"),
@@ -145,11 +186,15 @@ def test_what_is_too_large_is_refused(post, served):
     code, answer = post(text=["a" * 250, "b" * 251])
     assert code == 413 and answer["detail"] == "text: 501 characters are more than the 500 of one request; send several"
     assert post(text=[""] * 501)[0] == 413
+    code, answer = post(text="a", banned=["a" * 250], required=["b" * 251])
+    assert code == 413 and answer["detail"].startswith("banned, required and target_prefix: 502 characters are more")
     with connected(served) as sending:
         send_head(sending, 10**9)
         sending.sendall(b" " * 16_001)  # and the rest never comes
-        answer = sending.recv(10_000).decode()
-    assert answer.startswith("HTTP/1.1 413 ") and "the body has more than 16,000 bytes; send less at a time" in answer
+        answer = b""
+        while b"}" not in answer:
+            answer += sending.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 413 ") and b"the body has more than 16,000 bytes; send less at a time" in answer
 
 
 def connected(served) -> socket.socket:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from vanilla_transformer.modeling.beam_search import Hypothesis, search
 from vanilla_transformer.modeling.forced_decoding import token_log_probs
 from vanilla_transformer.modeling.length_penalty import length_divisor
+from vanilla_transformer.modeling.next_tokens import best_continuations
 from vanilla_transformer.modeling.search_options import SearchOptions
 
 PAD, BOS, EOS = 0, 1, 2
@@ -40,7 +40,7 @@ def tiny(seed: int, vocab_size: int = 24, spread: float = 0.4, end: float = 2.0,
     sizes: dict[str, Any] = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "num_attention_heads": 2, "d_ff": 16}
     sizes["share_embeddings"] = "source-target"  # with one matrix for all, outputs are one word again and again
     config = VanillaTransformerConfig(vocab_size=vocab_size, max_position_embeddings=64, **{**sizes, **fields})
-    model = VanillaTransformerForConditionalGeneration(config).double().eval()
+    model: Any = VanillaTransformerForConditionalGeneration(config).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, weight in sorted(model.named_parameters()):
@@ -69,7 +69,7 @@ def next_log_probs(model, source: Output) -> tuple[dict[Output, list[float]], di
 
     Two forward passes over all outputs at once, without a cache: nothing is shared with what is tested. (B, T, V), (B, S).
     """
-    rows = list(itertools.product(WORDS, repeat=LONGEST - 1))
+    rows: list[Output] = list(itertools.product(WORDS, repeat=LONGEST - 1))
     with torch.no_grad():
         source_ids = torch.tensor([source]).expand(len(rows), -1)
         inputs = {"input_ids": source_ids, "decoder_input_ids": torch.tensor([[BOS, *row] for row in rows])}
@@ -111,6 +111,10 @@ def holds(output: Output, *phrases: Output) -> bool:
     return all(any(output[start : start + len(phrase)] == phrase for start in starts) for phrase in phrases)
 
 
+def words(output: Output) -> int:
+    return sum(token != EOS for token in output)
+
+
 def repeats(output: Output, n: int) -> bool:
     windows = [output[start : start + n] for start in range(len(output) - n + 1)]
     return len(set(windows)) < len(windows)
@@ -141,8 +145,8 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Output], bool]]] = {
     },
     "at most 3": ({"max_new_tokens": 3}, lambda output: len(output) <= 3),
     "at most 3, by the source": ({"max_length_ratio": 0.7}, lambda output: len(output) <= 3),
-    "at least 4": ({"min_new_tokens": 4}, lambda output: len(output) >= 4),
-    "at least 4, by the source": ({"min_length_ratio": 0.7}, lambda output: len(output) >= 4),
+    "at least 4": ({"min_new_tokens": 4}, lambda output: words(output) >= 4),
+    "at least 4, by the source": ({"min_length_ratio": 0.7}, lambda output: words(output) >= 4),
     "without a word": ({"suppress_tokens": (*NEVER, 4)}, lambda output: 4 not in output),
     "a banned word": ({"banned": ((4,),)}, lambda output: 4 not in output),
     "banned phrases": (
@@ -151,13 +155,14 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Output], bool]]] = {
     ),
     "never at the end": ({"banned": ((3, EOS), (5, EOS))}, lambda output: output[-2:] not in ((3, EOS), (5, EOS))),
     "no word twice": ({"no_repeat_ngram_size": 1}, lambda output: not repeats(output, 1)),
+    "no triple twice": ({"no_repeat_ngram_size": 3}, lambda output: not repeats(output, 3)),
     "no pair twice": ({"no_repeat_ngram_size": 2}, lambda output: not repeats(output, 2)),
     "a required word": ({"required": ((4,),)}, lambda output: holds(output, (4,))),
     "required phrases": ({"required": ((4, 5), (3,))}, lambda output: holds(output, (4, 5), (3,))),
     "a phrase that begins like itself": ({"required": ((3, 3, 4),)}, lambda output: holds(output, (3, 3, 4))),
     "required, and no pair twice": (
-        {"required": ((5, 3),), "no_repeat_ngram_size": 2, "min_new_tokens": 4},
-        lambda output: holds(output, (5, 3)) and not repeats(output, 2) and len(output) >= 4,
+        {"required": ((5, 3),), "no_repeat_ngram_size": 2, "min_new_tokens": 3},
+        lambda output: holds(output, (5, 3)) and not repeats(output, 2) and words(output) >= 3,
     ),
     "coverage": ({"coverage_penalty": 0.4}, lambda output: True),
     "much coverage": ({"coverage_penalty": 3.0, "length_penalty": 0.0}, lambda output: True),
@@ -209,6 +214,20 @@ def test_every_source_has_its_own_prefix():
     alone = [search(wordy(38), [s], options, prefixes=[p])[0] for s, p in zip(sources, prefixes, strict=True)]
     assert ids(together) == ids(alone)
     assert [outputs[0][: len(p)] for outputs, p in zip(ids(together), prefixes, strict=True)] == prefixes
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_what_a_sentence_must_do_stays_with_it_when_others_leave(num_beams):
+    model = tiny(1)  # ends as soon as it may
+    sources, prefixes = [[9, EOS], [5, 6, 7, 8, 9, EOS], [3, EOS], [12, 5, 7, 21, 8, EOS]], [[], [], [4], [4, 5, 6, 7, 8]]
+    options = SearchOptions(
+        num_beams=num_beams, n_best=num_beams, max_new_tokens_beyond_source=1, min_length_ratio=0.8, suppress_tokens=(PAD, BOS)
+    )
+    together = ids(search(model, sources, options, prefixes=prefixes))
+    assert together == [ids(search(model, [s], options, prefixes=[p]))[0] for s, p in zip(sources, prefixes, strict=True)]
+    assert {len(output) for best in together[::2] for output in best} <= {2, 3}  # they leave first
+    assert {len(output) - output.count(EOS) for best in together[1::2] for output in best} <= {5, 6, 7}
+    assert all(output[:5] == prefixes[3] for output in together[3])
 
 
 def test_an_ensemble_is_the_mean_of_probabilities():
@@ -288,22 +307,34 @@ def test_equal_in_long_outputs():
         )  # fmt: skip
         assert ids(search(model, BATCH, options)) == theirs
         ends |= {len(output) for best in theirs for output in best}
-    assert 55 in ends and len(ends) > 1
+    assert max(ends) > 32 and len(ends) > 3  # the decoder's memory has room for 32 tokens, and then for twice as many
 
 
-@pytest.mark.parametrize("num_beams", [1, 4])
-def test_constraints_are_those_of_transformers(num_beams):
+@pytest.mark.parametrize("num_beams, n", [(1, 2), (4, 2), (1, 3), (4, 3)])
+def test_constraints_are_those_of_transformers(num_beams, n):
     model = tiny(9, end=1.0)
     plain = generated(model, {"num_beams": num_beams, "max_new_tokens": 10})[0]
-    common = {"num_beams": num_beams, "max_new_tokens": 10, "no_repeat_ngram_size": 2}
+    common = {"num_beams": num_beams, "max_new_tokens": 24, "no_repeat_ngram_size": n}
     phrases = [plain[0][0][:2], [plain[2][0][0]]]
-    # Their minimum counts words, ours `</s>`, too.
     theirs, _ = generated(model, {**common, "min_new_tokens": 5, "bad_words_ids": phrases})
     options = SearchOptions(
-        **common, max_new_tokens_beyond_source=None, suppress_tokens=(PAD, BOS), min_new_tokens=6,
+        **common, max_new_tokens_beyond_source=None, suppress_tokens=(PAD, BOS), min_new_tokens=5,
         length_penalty=1.0, length_penalty_kind="hf", banned=tuple(map(tuple, phrases)),
     )  # fmt: skip
     assert ids(search(model, BATCH, options)) == theirs != plain
+
+
+@pytest.mark.parametrize("vocab_size", [600, 640, 700])
+def test_the_best_of_a_large_vocabulary(vocab_size):
+    generator = torch.Generator().manual_seed(vocab_size)
+    scores, before = torch.randn(3, 4, vocab_size, generator=generator), torch.randn(3, 4, generator=generator)
+    scores[:, :, -1] += 3.0  # in a chunk that may be shorter than the others
+    scores[0, :, 130:250] += 9.0  # all in one chunk
+    scores[1, 1:] = -math.inf
+    expected, places = (scores + before[:, :, None]).flatten(1).topk(9)
+    sums, hypotheses, tokens = best_continuations(scores, before, 9)
+    assert torch.equal(sums, expected)
+    assert torch.equal(hypotheses * vocab_size + tokens, places)
 
 
 # ---------------------------------------------------------------------------------------------------------- what is told
@@ -363,7 +394,7 @@ def test_independent_of_the_company(name):
 
 def test_float32_and_bfloat16_models_search_too():
     for dtype in (torch.float32, torch.bfloat16):
-        model = VanillaTransformerForConditionalGeneration(tiny(2).config)
+        model: Any = VanillaTransformerForConditionalGeneration(tiny(2).config)
         model.load_state_dict(tiny(2).state_dict())
         outputs = search(model.to(dtype).eval(), BATCH, OPTIONS["beam"])
         exact = search(tiny(2), BATCH, OPTIONS["beam"])
@@ -427,8 +458,10 @@ def test_samples_have_the_probabilities_of_the_model(how, sentences, samples):
             return False
         rows = [(counts.get(output, 0), 1200 * probability) for output, probability in expected.items()]
         few = [row for row in rows if row[1] < 5]  # chi-square wants more: together
-        rows = [row for row in rows if row[1] >= 5] + ([tuple(map(sum, zip(*few, strict=True)))] if few else [])
-        return chisquare(*zip(*rows, strict=True)).pvalue > 1e-3
+        rows = [row for row in rows if row[1] >= 5] + ([(sum(o for o, _ in few), sum(w for _, w in few))] if few else [])
+        distance = sum((observed - wanted) ** 2 / wanted for observed, wanted in rows)
+        tail = torch.special.gammaincc(torch.tensor((len(rows) - 1) / 2), torch.tensor(distance / 2))  # of chi-square
+        return tail.item() > 1e-3
 
     for other in SAMPLING:  # another temperature, top-k or top-p must not do
         probabilities = two_tokens(model, SearchOptions(num_beams=1, suppress_tokens=(PAD, BOS), **other))

@@ -10,10 +10,13 @@ import sys
 import types
 
 import pytest
+import torch
+from sacrebleu.metrics.chrf import CHRF
 
 from vanilla_transformer.modeling import Translator
 from vanilla_transformer.scripts import translate
 from vanilla_transformer.scripts.translate import main, one_line, written_whole
+from vanilla_transformer.scripts.translation_flags import Decoding
 
 LINES = [
     "A man sleeps.",
@@ -292,3 +295,65 @@ def test_more_bad_use_is_one_line_and_exit_2(arguments, message, tiny_model_dir,
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err.splitlines()[-1]
+
+
+def test_minimum_bayes_risk_takes_what_brute_force_takes(tiny_model_dir, stdin, capsys):
+    stdin(b"A man\n\nrun\n")
+    flags = ["--model", str(tiny_model_dir), "--mbr", "9", "--seed", "5", "--temperature", "0.5", "--format", "jsonl"]
+    assert main(flags) == 0
+    rows = rows_of(capsys.readouterr().out)
+    translator = Translator.from_pretrained(tiny_model_dir, device="cpu")
+    drawing = {
+        "do_sample": True,
+        "n_best": 9,
+        "seed": 5_000_016,
+        "temperature": 0.5,
+    }  # the chunk begins with line 1
+    for row, drawn in zip(rows, translator.translate(["A man", "", "run"], **drawing), strict=True):
+        texts = [sample.text for sample in drawn.n_best]
+        means = [sum(CHRF().sentence_score(h, [r]).score for r in texts) / len(texts) for h in texts]
+        chosen = drawn.n_best[means.index(max(means))]
+        assert row["translation"] == chosen.text
+        assert row["utility"]["chrf"] == pytest.approx(max(means)) and row["score"] == pytest.approx(
+            chosen.score, abs=1e-4
+        )
+        assert not row["translation"] or min(means) < max(means)
+
+
+def test_samples_are_drawn_by_their_seed(tiny_model_dir, stdin, capsys):
+    outputs = []
+    for seed, chunk in (("1", "2"), ("1", "2"), ("2", "2"), ("1", "3")):
+        stdin(b"A man\nrun\nTwo dogs\nrun\n")
+        flags = ["--model", str(tiny_model_dir), "--sample", "--seed", seed, "--chunk-lines", chunk, "--n-best", "3"]
+        assert main(flags) == 0
+        outputs.append(capsys.readouterr().out.split("\n"))
+    assert outputs[0] == outputs[1] != outputs[2]
+    assert outputs[0][3:6] != outputs[0][9:12]  # the same line elsewhere draws its own
+
+
+def test_constraints_line_by_line(tiny_model_dir, stdin, tmp_path, capsys):
+    translator = Translator.from_pretrained(tiny_model_dir, device="cpu")
+    free = translator("A man")
+    stdin(b'{"source": "A man", "prefix": "Ein Mann"}\n\n{"source": "A man", "banned": ["man"]}\n{"source": "A man"}\n')
+    assert main(["--model", str(tiny_model_dir), "--input-format", "jsonl"]) == 0
+    begun, empty, banned, last = capsys.readouterr().out.split("\n")[:-1]
+    assert begun.startswith("Ein Mann") and empty == "" and last == one_line(free)
+    assert banned == one_line(translator("A man", banned=["man"]))
+    (tmp_path / "banned").write_text("man\n\n  two words \n")
+    assert Decoding(banned_words=str(tmp_path / "banned")).options()["banned"] == ["man", "two words"]
+
+
+def test_an_ensemble(tiny_model_dir, stdin, tmp_path, capsys):
+    other = shutil.copytree(tiny_model_dir, tmp_path / "other")
+    translator = Translator.from_pretrained(tiny_model_dir, device="cpu")
+    with torch.no_grad():
+        translator.model.lm_head.weight += torch.randn(translator.model.lm_head.weight.shape) * 0.3
+    translator.model.save_pretrained(other)
+    both = Translator.from_pretrained([tiny_model_dir, other], device="cpu")
+    stdin(b"A man\n")
+    assert main(["--model", str(tiny_model_dir), str(other), "--scores"]) == 0
+    score, _, text = capsys.readouterr().out.rstrip("\n").split("\t", 2)
+    [expected] = both.translate(["A man"])
+    assert text == one_line(expected.text) and float(score) == pytest.approx(expected.score, abs=1e-3)
+    [alone] = Translator.from_pretrained(tiny_model_dir, device="cpu").translate(["A man"])
+    assert expected.score != pytest.approx(alone.score, abs=1e-3)
