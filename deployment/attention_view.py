@@ -17,7 +17,7 @@ import torch
 
 from vanilla_transformer.modeling import Translation
 from vanilla_transformer.modeling.forced_decoding import evaluation
-from vanilla_transformer.training.explanation import _eager as eager_attention
+from vanilla_transformer.training.explanation import eager_attention
 
 MOST_WORDS = 200  # beyond, the view is hundreds of kilobytes, and nobody points at all of it
 # Scripts that put no space between words, by the first word of their characters' names.

@@ -149,6 +149,9 @@ class LineTranslator:
     def _outputs(self, lines: Sequence[Line], pieces: Sequence[list[str]]) -> list[list[_Output]]:
         """The n best of every piece of every line, in order."""
         flat = [(line, piece) for line, row in zip(lines, pieces, strict=True) for piece in row]
+        numbers = [
+            line.number - 1 + (place << 32) for line, row in zip(lines, pieces, strict=True) for place in range(len(row))
+        ]
         # One call for all that are asked for alike: nearly always one for all.
         groups: dict[tuple, list[int]] = defaultdict(list)
         for index, (line, _) in enumerate(flat):
@@ -163,8 +166,9 @@ class LineTranslator:
             if any(flat[index][0].prefix for index in indices):
                 options["target_prefix"] = [flat[index][0].prefix for index in indices]
             if options.get("do_sample"):
-                # Each chunk draws its own, and the same after a resume. Torch heeds the lowest 32 bits of a seed alone.
-                options["seed"] = options.get("seed", 0) * 1_000_003 + flat[indices[0]][0].number
+                # The same draws whatever the size of a chunk, and after a resume.
+                options["numbers"] = [numbers[index] for index in indices]
+                options["seed"] = options.get("seed", 0)
             texts = [flat[index][1] for index in indices]
             found = self.translator.stream(texts, n_best=self.samples or self.n_best, chunk_size=len(texts), **options)
             for index, translation in zip(indices, found, strict=True):

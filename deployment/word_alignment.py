@@ -19,8 +19,7 @@ from typing import Any
 import torch
 
 from vanilla_transformer.modeling.forced_decoding import batches, evaluation, pad
-from vanilla_transformer.training.explanation import BYTE_OF
-from vanilla_transformer.training.explanation import _eager as eager_attention
+from vanilla_transformer.training.explanation import BYTE_OF, eager_attention
 
 Span = tuple[int, int]
 """of characters: from, and up to but not including"""

@@ -54,7 +54,7 @@ def search(
     with _evaluation(models):
         encoded = []
         for model in models:
-            input_ids, source_mask = pad(sources, model.config.pad_token_id, model.device)
+            input_ids, source_mask = pad([list(source) for source in sources], model.config.pad_token_id, model.device)
             states = model.model.encoder(input_ids=input_ids, attention_mask=source_mask).last_hidden_state
             encoded.append((states, source_mask))
         return search_encoded(models, encoded, options or SearchOptions(), prefixes, numbers)

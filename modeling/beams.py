@@ -10,6 +10,9 @@ Shapes: N sentences that are still being written, K hypotheses of each in G grou
 continuations that are looked at, S source length, V vocabulary.
 """
 
+# The tensors of RunningSentences are attributes that are made at run time.
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
 from collections.abc import Sequence
 
 import torch

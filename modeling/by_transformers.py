@@ -25,7 +25,7 @@ def search_by_transformers(
     """
     for name in _NOT_THERE:
         if getattr(options, name) != getattr(SearchOptions, name):
-            raise ValueError(f"{name} is not to be had together with {next(iter(others))}, which is for transformers: leave one out")
+            raise ValueError(f"{name} does not go with {next(iter(others))}, which is for transformers: leave one out")
     how = {
         "num_beams": options.num_beams,
         "num_return_sequences": options.n_best,

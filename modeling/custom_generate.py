@@ -6,7 +6,7 @@ Same arguments, same tokens, several times faster.
 """
 
 import torch
-from transformers.generation import GenerateBeamEncoderDecoderOutput
+from transformers.generation.utils import GenerateBeamEncoderDecoderOutput
 
 from .beam_search import search_encoded
 from .search_options import SearchOptions
@@ -43,7 +43,8 @@ def beam_search(model, input_ids, logits_processor, stopping_criteria, generatio
     """
     for part in (*logits_processor, *stopping_criteria):
         if type(part).__name__ not in _UNDERSTOOD:
-            raise ValueError(f"custom_generate='beam_search' has no {type(part).__name__}: leave out that option, or custom_generate")
+            name = type(part).__name__
+            raise ValueError(f"custom_generate='beam_search' has no {name}: leave out that option, or custom_generate")
     if input_ids.shape[1] != 1:
         raise ValueError("custom_generate='beam_search' takes no decoder_input_ids; a Translator takes a target_prefix")
     asked = generation_config
@@ -78,4 +79,4 @@ def beam_search(model, input_ids, logits_processor, stopping_criteria, generatio
     if not asked.return_dict_in_generate:
         return sequences
     scores = torch.tensor([output.normalized_score for outputs in found for output in outputs], device=input_ids.device)
-    return GenerateBeamEncoderDecoderOutput(sequences=sequences, sequences_scores=scores)
+    return GenerateBeamEncoderDecoderOutput(sequences=sequences, sequences_scores=scores)  # type: ignore[arg-type]

@@ -19,6 +19,9 @@ What makes it fast:
 `step` computes what `VanillaTransformerDecoder.forward` computes, in another order of sums.
 """
 
+# The configuration fills d_k and d_v, and torch types what a layer holds loosely.
+# pyright: reportArgumentType=false, reportOptionalOperand=false, reportOperatorIssue=false, reportCallIssue=false
+
 from collections.abc import Callable
 
 import torch
@@ -79,13 +82,13 @@ class IncrementalDecoder:
         x = self.embed_tokens(tokens.flatten()) * self.embed_scale
         x = x + self.embed_positions(self.positions[past : past + 1]).to(x.dtype)  # (N K, D)
         for layer in self.layers:
-            x = layer(x, N, past * K, seen, source)
+            x = layer(x, past * K, seen, source)
         self.past += 1
         return self.output(self.norm(x)).view(N, K, -1)
 
     def source_weights(self) -> torch.Tensor:
         """Where the last step looked in the source: of the last layer, the mean over heads (N, K, S), rows sum to 1."""
-        return self.layers[-1].source_weights(self.sentences)
+        return self.layers[-1].source_weights()
 
     def move(self, to: torch.Tensor, from_: torch.Tensor, left: int) -> None:
         """Sentences at the places `from_` move to the places `to`; then only the first `left` are there."""
@@ -116,6 +119,7 @@ class _Layer:
 
     def __init__(self, layer: DecoderLayer, states: torch.Tensor, hypotheses: int, room: int):
         own, cross, feed_forward = layer.self_attn, layer.cross_attn, layer.feed_forward
+        self.hypotheses = hypotheses
         self.norms = [_norm(norm) for norm in (layer.self_attn_norm, layer.cross_attn_norm, layer.feed_forward_norm)]
         self.is_pre_norm = layer.self_attn_norm.is_pre_norm
         self.project_own, self.own_widths = _as_one(own, own.q_proj, own.k_proj, own.v_proj)
@@ -136,41 +140,39 @@ class _Layer:
         self.weights = states.new_empty(0)
 
     def __call__(
-        self, x: torch.Tensor, N: int, past: int, seen: torch.Tensor | None, source: torch.Tensor | None
+        self, x: torch.Tensor, past: int, seen: torch.Tensor | None, source: torch.Tensor | None
     ) -> torch.Tensor:
         """(R, D) -> (R, D).
 
         Args:
             x: the newest position of every hypothesis.
-            N: sentences.
             past: keys that are there.
             seen: (N, 1, K, L), added to the scores of self-attention.
             source: (N, 1, 1, S), added to those of cross-attention.
         """
-        H, K = self.heads, len(x) // N
+        H, K = self.heads, self.hypotheses
+        N = len(x) // K
         own_norm, cross_norm, feed_forward_norm = self.norms
         query, key, value = self.project_own(own_norm(x) if self.is_pre_norm else x).split(self.own_widths, dim=1)
         end = past + K
-        self.keys[: N * H, past:end].copy_(self._by_head(key, N, K, self.d_k))
-        self.values[: N * H, past:end].copy_(self._by_head(value, N, K, self.d_v))
+        self.keys[: N * H, past:end].copy_(self._by_head(key, self.d_k))
+        self.values[: N * H, past:end].copy_(self._by_head(value, self.d_v))
         keys, values = self.keys[: N * H, :end], self.values[: N * H, :end]
-        attended, _ = self._attend(self._by_head(query, N, K, self.d_k), keys.transpose(1, 2), values, seen, N)
+        attended, _ = self._attend(self._by_head(query, self.d_k), keys.transpose(1, 2), values, seen)
         x = x + self.own_output(attended)
         if not self.is_pre_norm:
             x = own_norm(x)
-        query = self._by_head(self.project_query(cross_norm(x) if self.is_pre_norm else x), N, K, self.d_k)
-        attended, self.weights = self._attend(
-            query, self.source_keys[: N * H], self.source_values[: N * H], source, N
-        )
+        query = self._by_head(self.project_query(cross_norm(x) if self.is_pre_norm else x), self.d_k)
+        attended, self.weights = self._attend(query, self.source_keys[: N * H], self.source_values[: N * H], source)
         x = x + self.cross_output(attended)
         if not self.is_pre_norm:
             x = cross_norm(x)
         x = x + self.outer(self.activation(self.inner(feed_forward_norm(x) if self.is_pre_norm else x)))
         return x if self.is_pre_norm else feed_forward_norm(x)
 
-    def source_weights(self, N: int) -> torch.Tensor:
+    def source_weights(self) -> torch.Tensor:
         """Of the last step, the mean over heads: (N, K, S)."""
-        return self.weights.unflatten(0, (N, self.heads)).mean(1)
+        return self.weights.unflatten(0, (-1, self.heads)).mean(1)
 
     def double_the_room(self) -> None:
         self.keys, self.values = (torch.cat((one, torch.empty_like(one)), dim=1) for one in (self.keys, self.values))
@@ -180,12 +182,13 @@ class _Layer:
             kept = kept.unflatten(0, (-1, self.heads))
             kept[to] = kept[from_]
 
-    def _by_head(self, rows: torch.Tensor, N: int, K: int, width: int) -> torch.Tensor:
+    def _by_head(self, rows: torch.Tensor, width: int) -> torch.Tensor:
         """(R, H width) -> (N H, K, width)."""
-        return rows.view(N, K, self.heads, width).transpose(1, 2).reshape(N * self.heads, K, width)
+        K = self.hypotheses
+        return rows.view(-1, K, self.heads, width).transpose(1, 2).reshape(-1, K, width)
 
     def _attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None, N: int
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(N H, K, d_k), scaled, on keys (N H, d_k, L) and values (N H, L, d_v) -> (R, H d_v) and weights (N H, K, L).
 
@@ -193,11 +196,11 @@ class _Layer:
         """
         scores = torch.bmm(query, keys)
         if mask is not None:
-            scores.view(N, self.heads, *scores.shape[1:]).add_(mask)
+            scores.view(-1, self.heads, *scores.shape[1:]).add_(mask)
         weights = scores.softmax(dim=-1)
         attended = torch.bmm(weights, values)  # (N H, K, d_v)
-        K = attended.shape[1]
-        return attended.view(N, self.heads, K, self.d_v).transpose(1, 2).reshape(N * K, -1), weights
+        rows = attended.view(-1, self.heads, self.hypotheses, self.d_v).transpose(1, 2)
+        return rows.reshape(-1, self.heads * self.d_v), weights
 
 
 # Calling a module costs more than a small product: what does nothing else is called without it.

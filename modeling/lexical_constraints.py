@@ -5,8 +5,8 @@ beams are dealt out among banks: bank b holds the hypotheses that have written b
 has as many beams as the others. What a bank has no use for goes to the best of the rest.
 
 Continuations that are looked at are the best of all, and for every hypothesis each token that brings it further. A
-hypothesis that is within a phrase and leaves it loses what it has of it, but for what begins the phrase anew. None may end before it holds all, and none may
-be left with less room than it needs.
+hypothesis that is within a phrase and leaves it loses what it has of it, but for what begins the phrase anew. None may
+end before it holds all, and none may be left with less room than it needs.
 
 Shapes: N sentences, K hypotheses of each, P phrases of up to Q tokens, C tokens of all phrases together, M continuations.
 """

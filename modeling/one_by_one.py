@@ -3,6 +3,10 @@
 Shapes: N sentences that are still being written, K outputs of each, t tokens written so far, V vocabulary.
 """
 
+# The tensors of RunningSentences are attributes that are made at run time.
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +16,8 @@ from .hypotheses import Hypothesis, hypothesis
 from .next_tokens import NextTokens, best_continuations
 from .running_sentences import RunningSentences
 from .search_options import SearchOptions
+
+NUCLEUS = 1024  # tokens that are likely to hold the probability of top_p
 
 
 def write_one_by_one(
@@ -78,8 +84,9 @@ def chances(seed: int, numbers: Sequence[int], samples: int, steps: int) -> torc
     """
     drawn = []
     for number in numbers:
-        # One stream for each pair; the multiplier is odd and large, so that near seeds and numbers do not meet.
-        generator = torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + number) % 2**63)
+        # The generator heeds 32 bits of its seed only: a hash, so that near seeds and numbers do not meet.
+        digest = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=4).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
         # Step by step: the first ones are the same however many are asked for.
         drawn.append(torch.rand(steps, samples, dtype=torch.float64, generator=generator).T)
     return torch.stack(drawn)
@@ -101,10 +108,13 @@ def draw(log_probs: torch.Tensor, chance: torch.Tensor, options: SearchOptions) 
         least = log_probs.topk(options.top_k)[0][..., -1:]
         log_probs = log_probs.masked_fill(log_probs < least, float("-inf"))
     if options.top_p < 1:
-        probs, places = log_probs.softmax(-1).sort(descending=True)
-        before = probs.cumsum(-1) - probs
-        beyond = torch.zeros_like(before, dtype=torch.bool).scatter(2, places, before >= options.top_p)
-        log_probs = log_probs.masked_fill(beyond, float("-inf"))
+        probs = log_probs.softmax(-1)
+        some, places = probs.topk(min(V, NUCLEUS))  # sorting all of them would take most of the time
+        if (some.sum(-1) < options.top_p).any():
+            some, places = probs.sort(descending=True)
+        inside = some.cumsum(-1) - some < options.top_p
+        outside = torch.ones_like(probs, dtype=torch.bool).scatter(2, places, ~inside)
+        log_probs = log_probs.masked_fill(outside, float("-inf"))
     heaped = log_probs.softmax(-1).cumsum(-1)
     # To the right: a token of no probability has no room in which a chance could fall.
     return torch.searchsorted(heaped, chance * heaped[..., -1:], right=True)[..., 0].clamp(max=V - 1)

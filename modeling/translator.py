@@ -8,7 +8,8 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import islice
+from itertools import count, islice
+from typing import Any
 
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -75,7 +76,7 @@ class Translator:
         ValueError: the tokenizer is another one.
     """
 
-    def __init__(self, model, tokenizer):
+    def __init__(self, model: Any, tokenizer: Any):
         self.models = list(model) if isinstance(model, list | tuple) else [model]
         self.model = self.models[0]
         for one in self.models:
@@ -146,6 +147,7 @@ class Translator:
         num_beams: int | None = None,
         do_sample: bool = False,
         seed: int | None = None,
+        numbers: Iterable[int] | None = None,
         banned: Sequence[str] = (),
         required: Sequence[str] = (),
         max_tokens: int = 4096,
@@ -164,6 +166,7 @@ class Translator:
             do_sample: draw from the model's distribution, from all of it unless `top_k`, `top_p` ... are given.
             seed: of the samples, which depend on it, on the text and on its place among the texts alone; if not given,
                 drawn from torch's own generator (`torch.manual_seed`).
+            numbers: for each text what its samples are drawn by besides the seed; its place if not given.
             banned: words and phrases that no translation holds, in this spelling.
             required: words and phrases that every translation holds, in this spelling (see `lexical_constraints.py`).
             max_tokens: source tokens in a batch, padding counted; a longer text is a batch of its own. Batches
@@ -212,7 +215,7 @@ class Translator:
             chunk_size=chunk_size,
             split_long=split_long,
         )
-        return self._stream(iter(texts), target_prefix, how)
+        return self._stream(iter(texts), target_prefix, count() if numbers is None else iter(numbers), how)
 
     def _phrases(self, name: str, phrases: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         if isinstance(phrases, str):
@@ -226,30 +229,38 @@ class Translator:
         return self.tokenizer(text_target=texts, add_special_tokens=False)["input_ids"] if texts else []
 
     def _stream(
-        self, texts: Iterator[str], target_prefix: str | Iterable[str] | None, how: _Options
+        self,
+        texts: Iterator[str],
+        target_prefix: str | Iterable[str] | None,
+        numbers: Iterator[int],
+        how: _Options,
     ) -> Iterator[Translation]:
-        before = pieces_before = 0
+        before = 0
         prefixes = None if target_prefix is None or isinstance(target_prefix, str) else iter(target_prefix)
         while chunk := list(islice(texts, how.chunk_size)):
-            begin = [target_prefix or ""] * len(chunk) if prefixes is None else list(islice(prefixes, len(chunk)))
+            if prefixes is None:
+                begin = [target_prefix if isinstance(target_prefix, str) else ""] * len(chunk)
+            else:
+                begin = list(islice(prefixes, len(chunk)))
             if len(begin) < len(chunk):
                 raise ValueError(f"text {before + len(begin) + 1} has no target_prefix: give one for each text")
             pieces: list[str] = []  # of all texts, one after the other
             beginnings: list[list[int]] = []  # the prefix of each, in tokens
+            drawn_by: list[int] = []  # the number of each
             gaps: list[list[str]] = []  # for each text: the white space before, between and behind its pieces
             for position, (text, ids) in enumerate(zip(chunk, self._target_ids(begin), strict=True), start=before + 1):
                 parts = self._parts(text, position, how)
                 if how.search.required and len(parts) > 3:
                     raise ValueError(f"text {position} is translated in pieces, so no phrase can be required of it: shorten it")
                 pieces += parts[1::2]
+                number = next(numbers, position - 1)
+                drawn_by += [number + (piece << 32) for piece in range(len(parts) // 2)]
                 beginnings += [ids, *[[] for _ in parts[3::2]]] if len(parts) > 1 else []
                 gaps.append(parts[::2])
-            numbers = range(pieces_before, pieces_before + len(pieces))
-            translated = iter(self._translate(self._encode(pieces, how), beginnings, numbers, how))
+            translated = iter(self._translate(self._encode(pieces, how), beginnings, drawn_by, how))
             for around in gaps:
                 yield _joined(around, list(islice(translated, len(around) - 1)), how)
             before += len(chunk)
-            pieces_before += len(pieces)
 
     def _parts(self, text: str, position: int, how: _Options) -> list[str]:
         """White space, piece, white space ...: no piece of an empty text, one of a short one, as nearly all are."""
@@ -288,8 +299,8 @@ class Translator:
         if how.batch_size is not None:
             max_rows = min(max_rows, how.batch_size)
         for batch in batches([len(source) for source in sources], how.max_tokens, max_rows):
-            some = ([rows[i] for i in batch] for rows in (sources, prefixes, numbers))
-            for index, found in zip(batch, self._search(*some, how), strict=True):
+            given = [sources[i] for i in batch], [prefixes[i] for i in batch], [numbers[i] for i in batch]
+            for index, found in zip(batch, self._search(*given, how), strict=True):
                 texts = self.tokenizer.batch_decode([one.token_ids for one in found], skip_special_tokens=True)
                 results[index] = [
                     Translation(text, one.score, one.normalized_score, one.token_ids, one.cut)
@@ -304,7 +315,8 @@ class Translator:
         if not how.by_transformers:
             return search(self.models, sources, how.search, prefixes, numbers)
         if len(self.models) > 1 or any(prefixes):
-            raise ValueError(f"{next(iter(how.by_transformers))} is for transformers, which has no ensembles and no target_prefix")
+            name = next(iter(how.by_transformers))
+            raise ValueError(f"{name} is for transformers, which has no ensembles and no target_prefix: leave one out")
         return search_by_transformers(self.model, sources, how.search, how.by_transformers)
 
     def score(

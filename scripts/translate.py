@@ -226,7 +226,7 @@ class Counts:
         limit = translator.model.config.max_position_embeddings
         parts = [f"{self.lines:,} lines in {self.seconds:.1f} s ({self.lines / max(self.seconds, 1e-9):.1f} lines/s)"]
         if self.cut:
-            parts.append(f"{self.cut:,} outputs cut at their bound (source tokens + 50, the model's limit, or what was asked for)")
+            parts.append(f"{self.cut:,} outputs cut at their bound (source tokens + 50, the model's limit, or your own)")
         if self.split:
             parts.append(f"{self.split:,} lines longer than the model's {limit:,} tokens, translated in pieces")
         return "; ".join(parts)

@@ -121,7 +121,7 @@ def attention_maps(
         (translation,) = translator.translate([tagged], num_beams=num_beams, **options)
         targets = translation.token_ids
         inputs = [model.config.decoder_start_token_id, *targets[:-1]]
-        with _eager(model):
+        with eager_attention(model):
             outputs = model(
                 input_ids=torch.tensor([source], device=model.device),
                 decoder_input_ids=torch.tensor([inputs], device=model.device),
@@ -193,7 +193,8 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _eager(model: PreTrainedModel) -> Iterator[None]:
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """The model with the attention that shows its weights; afterwards with its own."""
     before = model.config._attn_implementation or "eager"
     model.set_attn_implementation("eager")
     try:

@@ -79,7 +79,6 @@ def test_pointing_at_a_word_shades_what_it_was_made_from(tiny_translator):
     assert "decoder layer 1 of 2" in shown
 
 
-OUR_TAGS = {"style", "h3", "p", "bdi", "span", "table", "thead", "tbody", "tr", "th", "td"}
 NASTY = "<script>alert(1)</script> & \"quoted' {}"
 
 
@@ -92,11 +91,10 @@ def test_nothing_that_a_user_or_a_model_writes_becomes_html(tiny_translator):
         n_best_table(translation),
         plain_view(translation, NASTY),
     ):
-        assert not re.search(r"<(script|b|i)>", shown)
-        # What opens a tag is ours, and no attribute ends early.
-        assert set(re.findall(r"<(\w+)", shown)) <= OUR_TAGS
-        for tag in re.findall(r"<span[^>]*>", shown):
-            assert re.fullmatch(r'<span class="[a-z0-9 ]+"( tabindex="0" title="[^"<>]*")?>', tag)
+        # Without our own tags, whose attributes end where they should, there is nothing left that opens or closes one.
+        rest = re.sub(r"<style>[^<]*</style>", "", shown)
+        rest = re.sub(r'</?(h3|p|bdi|span|table|thead|tbody|tr|th|td)( [a-z]+="[^"<>]*")*>', "", rest)
+        assert "<" not in rest and ">" not in rest
     assert "… (cut)" in n_best_table(translation) and "-1.000" in n_best_table(translation)
     assert framed("x").startswith('<div class="vt"><style>')
 

@@ -147,7 +147,8 @@ def test_comet_is_reported_where_it_is_installed(test_file, tmp_path, monkeypatc
     (tmp_path / "comet.py").write_text(
         "from types import SimpleNamespace as S\n"
         "download_model = lambda name: name\n"
-        "load_from_checkpoint = lambda path: S(predict=lambda rows: S(scores=[0.5] * len(rows), system_score=len(rows[1]['mt'])))\n"
+        "answer = lambda rows: S(scores=[0.5] * len(rows), system_score=len(rows[1]['mt']))\n"
+        "load_from_checkpoint = lambda path: S(predict=answer)\n"
     )
     assert main([*arguments, "--json"]) == 0
     assert json_of(capsys)["comet"] == {"score": float(len(HYPOTHESES[1])), "model": "Unbabel/x"}

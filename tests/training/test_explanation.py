@@ -11,6 +11,7 @@ from vanilla_transformer.modeling import (
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
 )
+from vanilla_transformer.modeling.hypotheses import Hypothesis
 from vanilla_transformer.tokenization import learn_vocabulary
 from vanilla_transformer.training.explanation import AttentionMaps, attention_maps, readable_tokens
 
@@ -107,7 +108,8 @@ def test_rows_are_labelled_with_what_they_predict(model, tokenizer):
 
 def test_nothing_after_the_end_is_shown(model, tokenizer, monkeypatch):
     a, b = 70, 71
-    monkeypatch.setattr(model, "generate", lambda *_, **__: torch.tensor([[1, a, b, 2, 0, 0]]))
+    found = Hypothesis([a, b, 2], [-1.0, -1.0, -1.0], -3.0, -1.0, cut=False)
+    monkeypatch.setattr("vanilla_transformer.modeling.translator.search", lambda *_: [[found]])
     maps = attention_maps(model, tokenizer, "drei")
     assert maps.target_tokens[-1] == "</s>" and len(maps.target_tokens) == 3
     assert maps.cross.shape[2] == 3
