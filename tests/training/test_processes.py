@@ -441,3 +441,34 @@ def test_two_machines_are_one(line, tmp_path):
     for name in ("model", "optimizer", "random_state_0", "random_state_1"):
         tensors = load_file(theirs / f"{name}.safetensors")
         assert all(torch.equal(load_file(ours / f"{name}.safetensors")[key], tensor) for key, tensor in tensors.items()), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_accelerate_launch_is_torchrun(line, tmp_path, monkeypatch):
+    """Two processes by `accelerate launch`, on one machine and on two that meet at an address, beside torchrun's."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    accelerate += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    meeting = ["--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port()), "--num_machines", "2"]
+    started = [
+        [*accelerate, *meeting, "--machine_rank", rank, *FINETUNE, *line("machines")] for rank in ("0", "1")
+    ]
+    machines = [subprocess.Popen(one, stderr=subprocess.PIPE, text=True) for one in started]
+    for machine in machines:
+        _, error = machine.communicate(timeout=800)
+        assert machine.returncode == 0, error[-3000:]
+    for launcher, folder in (
+        ([*accelerate, "--num_machines", "1"], "accelerate"),
+        ([*LAUNCH, "--standalone", "--nproc-per-node", "2"], "torchrun"),
+    ):
+        done = subprocess.run([*launcher, *FINETUNE, *line(folder)], capture_output=True, text=True, timeout=800)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "2 x 128 tokens" in done.stderr + done.stdout
+    weights = [
+        load_file(tmp_path / folder / "checkpoints" / "step-6" / "model.safetensors")
+        for folder in ("torchrun", "accelerate", "machines")
+    ]
+    for other in weights[1:]:
+        assert other.keys() == weights[0].keys()
+        assert all(torch.equal(other[name], tensor) for name, tensor in weights[0].items())
