@@ -12,7 +12,7 @@ import uvicorn
 from vanilla_transformer.deployment.request_batching import RequestBatches
 
 # Longer than proxies keep a connection they may use again (60 s is common): who closes first must not be the service, or a
-# request that is sent at that moment is lost. uvicorn's own 5 s lost one of 5,000 on a busy machine.
+# request that is sent at that moment is lost. uvicorn's own 5 s lost one of 5,000 under load.
 KEEP_ALIVE = 75
 LAST_WORDS = 2  # seconds for answers on their way, when all are made
 

@@ -97,6 +97,9 @@ class SearchOptions:
         self._check_together()
 
     def _check_together(self) -> None:
+        for name, default in (("temperature", 1.0), ("top_k", 0), ("top_p", 1.0)):
+            if not self.do_sample and getattr(self, name) != default:
+                raise ValueError(f"{name}={getattr(self, name)} is for sampling: set do_sample=True, or leave it out")
         if self.do_sample and self.num_beams != 1:
             raise ValueError(f"num_beams={self.num_beams} with do_sample: sampling needs no beams, set num_beams=1")
         if not self.do_sample and self.n_best > self.num_beams:
