@@ -104,7 +104,9 @@ class BeamSearch:
         for group in range(self.options.num_beam_groups):
             beams = slice(group * W, (group + 1) * W)
             rivals = [tokens for _, _, tokens, _ in going_on]
-            going_on.append(self._continue(t, group, beams, scores[:, beams], normalizers[:, beams], rivals))
+            # At the first step there is one row for all of them.
+            mine = beams if t else slice(0, 1)
+            going_on.append(self._continue(t, group, beams, scores[:, mine], normalizers[:, mine], rivals))
         rows.scores, rows.origins, rows.tokens, log_probs = (
             column[0] if len(column) == 1 else torch.cat(column, dim=1) for column in zip(*going_on, strict=True)
         )
@@ -125,12 +127,14 @@ class BeamSearch:
         normalizers: torch.Tensor,
         rivals: list[torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One group: scores (N, W, V) -> what runs on: totals, origins, tokens and their ln P, each (N, W).
+        """One group: scores (N, W or 1, V) -> what runs on: totals, origins, tokens and their ln P, each (N, W).
 
         `rivals` are the tokens that earlier groups have chosen, each (N, W).
         """
-        rows, options, (N, W, V) = self.rows, self.options, scores.shape
-        before = rows.scores[:, beams] - normalizers
+        rows, options, W = self.rows, self.options, self.width
+        N, alive, V = scores.shape
+        lead = rows.scores[:, beams][:, :alive]
+        before = lead - normalizers
         if self.required is not None:
             self.required.forbid_the_end(scores)
         judged = scores
@@ -138,12 +142,12 @@ class BeamSearch:
             taken = torch.cat(rivals, dim=1)
             penalty = scores.new_zeros(N, V).scatter_add_(1, taken, scores.new_ones(taken.shape))
             judged = scores - options.diversity_penalty * penalty[:, None]
-        totals, parents, tokens = best_continuations(judged, before, self.looked_at)  # (N, M)
+        totals, parents, tokens = best_continuations(judged, before, min(self.looked_at, alive * V))  # (N, M)
         if self.required is not None:
             totals, parents, tokens = self.required.continuations(scores, before, (totals, parents, tokens), t)
         log_probs = scores.flatten(1).gather(1, parents * V + tokens) - normalizers.gather(1, parents)
         if rivals:
-            totals = rows.scores[:, beams].gather(1, parents) + log_probs
+            totals = lead.gather(1, parents) + log_probs
         ended = torch.isin(tokens, self.end_ids) | (t + 1 >= rows.bounds)
         finishing = ended[:, :W] & (totals[:, :W] > DEAD) & ~rows.done[:, group, None]
         if finishing.any():

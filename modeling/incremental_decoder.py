@@ -5,14 +5,14 @@ Shapes: N sentences, K hypotheses of each, S source length, L keys, D d_model, H
 What makes it fast:
 
 * The keys and values of cross-attention are computed once for a sentence, and its hypotheses are K queries on them.
-* Those of self-attention lie in memory that was taken beforehand, K for every step, in the order in which they were
-  written:
+* Those of self-attention lie in memory that was taken beforehand, in the order in which they were written, K for every
+  step but the first, where all hypotheses are one:
 
-        step       1       2       3
-        key     a b c   d e f   g h i        (K = 3)
+        step     1     2       3
+        key     <s>  a b c   d e f        (K = 3)
 
-  When hypotheses change places no key is copied. Each hypothesis has a mask of its own over all L = K x steps keys, and
-  only this small mask changes places: the hypothesis that went through a, e and h sees a, e and h.
+  When hypotheses change places no key is copied. Each hypothesis has a mask of its own over all L keys, and only this
+  small mask changes places: the hypothesis that went through b and d sees <s>, b and d.
 * One product makes queries, keys and values, as in training.
 * Sentences that have finished leave: the last ones move into their places.
 
@@ -61,44 +61,54 @@ class IncrementalDecoder:
         self.layers = [_Layer(layer, states, hypotheses, self.room) for layer in decoder.layers]
 
     def step(self, tokens: torch.Tensor, origins: torch.Tensor | None = None) -> torch.Tensor:
-        """What follows: logits (N, K, V).
+        """What follows: logits (N, K, V), at the first step (N, 1, V), for all hypotheses begin alike.
 
         Args:
             tokens: (N, K), the last token of every hypothesis.
             origins: (N, K), which of its sentence's hypotheses each was in the step before; None: itself.
         """
-        N, K, past = self.sentences, self.hypotheses, self.past
+        N, past, keys, seen = self.sentences, self.past, self.keys, None
+        K = self.hypotheses if past else 1
         if past == self.room:
             self._double_the_room()
-        seen = None
         if K > 1:
-            if origins is not None and past:
-                before = self.own_mask[:N, :, : past * K]
+            before = self.own_mask[:N, :, :keys]
+            if past == 1:
+                before.zero_()  # all see <s>
+            elif origins is not None:
                 before.copy_(before.gather(1, origins[:, :, None].expand_as(before)))
-            self.own_mask[:N, :, past * K : (past + 1) * K] = self.nobody_else
-            seen = self.own_mask[:N, None, :, : (past + 1) * K]  # (N, 1, K, L)
+            self.own_mask[:N, :, keys : keys + K] = self.nobody_else
+            seen = self.own_mask[:N, None, :, : keys + K]  # (N, 1, K, L)
         source = None if self.source_mask is None else self.source_mask[:N, None, None]  # (N, 1, 1, S)
 
-        x = self.embed_tokens(tokens.flatten()) * self.embed_scale
+        x = self.embed_tokens(tokens[:, :K].flatten()) * self.embed_scale
         x = x + self.embed_positions(self.positions[past : past + 1]).to(x.dtype)  # (N K, D)
         for layer in self.layers:
-            x = layer(x, past * K, seen, source)
+            x = layer(x, N, keys, seen, source)
         self.past += 1
         return self.output(self.norm(x)).view(N, K, -1)
 
     def source_weights(self) -> torch.Tensor:
-        """Where the last step looked in the source: of the last layer, the mean over heads (N, K, S), rows sum to 1."""
+        """Where the last step looked in the source: of the last layer, the mean over heads (N, K, S), rows sum to 1.
+
+        After the first step (N, 1, S).
+        """
         return self.layers[-1].source_weights()
 
     def move(self, to: torch.Tensor, from_: torch.Tensor, left: int) -> None:
         """Sentences at the places `from_` move to the places `to`; then only the first `left` are there."""
-        keys = self.past * self.hypotheses
+        keys = self.keys
         self.own_mask[to, :, :keys] = self.own_mask[from_, :, :keys]
         if self.source_mask is not None:
             self.source_mask[to] = self.source_mask[from_]
         for layer in self.layers:
             layer.move(to, from_, keys)
         self.sentences = left
+
+    @property
+    def keys(self) -> int:
+        """L: keys that are there."""
+        return 1 + (self.past - 1) * self.hypotheses if self.past else 0
 
     def _double_the_room(self) -> None:
         self.room *= 2
@@ -119,7 +129,6 @@ class _Layer:
 
     def __init__(self, layer: DecoderLayer, states: torch.Tensor, hypotheses: int, room: int):
         own, cross, feed_forward = layer.self_attn, layer.cross_attn, layer.feed_forward
-        self.hypotheses = hypotheses
         self.norms = [_norm(norm) for norm in (layer.self_attn_norm, layer.cross_attn_norm, layer.feed_forward_norm)]
         self.is_pre_norm = layer.self_attn_norm.is_pre_norm
         self.project_own, self.own_widths = _as_one(own, own.q_proj, own.k_proj, own.v_proj)
@@ -140,29 +149,29 @@ class _Layer:
         self.weights = states.new_empty(0)
 
     def __call__(
-        self, x: torch.Tensor, past: int, seen: torch.Tensor | None, source: torch.Tensor | None
+        self, x: torch.Tensor, sentences: int, past: int, seen: torch.Tensor | None, source: torch.Tensor | None
     ) -> torch.Tensor:
         """(R, D) -> (R, D).
 
         Args:
             x: the newest position of every hypothesis.
+            sentences: N.
             past: keys that are there.
             seen: (N, 1, K, L), added to the scores of self-attention.
             source: (N, 1, 1, S), added to those of cross-attention.
         """
-        H, K = self.heads, self.hypotheses
-        N = len(x) // K
+        N, H, K = sentences, self.heads, len(x) // sentences
         own_norm, cross_norm, feed_forward_norm = self.norms
         query, key, value = self.project_own(own_norm(x) if self.is_pre_norm else x).split(self.own_widths, dim=1)
         end = past + K
-        self.keys[: N * H, past:end].copy_(self._by_head(key, self.d_k))
-        self.values[: N * H, past:end].copy_(self._by_head(value, self.d_v))
+        self.keys[: N * H, past:end].view(N, H, K, -1).copy_(key.view(N, K, H, -1).transpose(1, 2))
+        self.values[: N * H, past:end].view(N, H, K, -1).copy_(value.view(N, K, H, -1).transpose(1, 2))
         keys, values = self.keys[: N * H, :end], self.values[: N * H, :end]
-        attended, _ = self._attend(self._by_head(query, self.d_k), keys.transpose(1, 2), values, seen)
+        attended, _ = self._attend(self._by_head(query, K, self.d_k), keys.transpose(1, 2), values, seen)
         x = x + self.own_output(attended)
         if not self.is_pre_norm:
             x = own_norm(x)
-        query = self._by_head(self.project_query(cross_norm(x) if self.is_pre_norm else x), self.d_k)
+        query = self._by_head(self.project_query(cross_norm(x) if self.is_pre_norm else x), K, self.d_k)
         attended, self.weights = self._attend(query, self.source_keys[: N * H], self.source_values[: N * H], source)
         x = x + self.cross_output(attended)
         if not self.is_pre_norm:
@@ -182,10 +191,9 @@ class _Layer:
             kept = kept.unflatten(0, (-1, self.heads))
             kept[to] = kept[from_]
 
-    def _by_head(self, rows: torch.Tensor, width: int) -> torch.Tensor:
+    def _by_head(self, rows: torch.Tensor, hypotheses: int, width: int) -> torch.Tensor:
         """(R, H width) -> (N H, K, width)."""
-        K = self.hypotheses
-        return rows.view(-1, K, self.heads, width).transpose(1, 2).reshape(-1, K, width)
+        return rows.view(-1, hypotheses, self.heads, width).transpose(1, 2).reshape(-1, hypotheses, width)
 
     def _attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
@@ -199,7 +207,7 @@ class _Layer:
             scores.view(-1, self.heads, *scores.shape[1:]).add_(mask)
         weights = scores.softmax(dim=-1)
         attended = torch.bmm(weights, values)  # (N H, K, d_v)
-        rows = attended.view(-1, self.heads, self.hypotheses, self.d_v).transpose(1, 2)
+        rows = attended.view(-1, self.heads, query.shape[1], self.d_v).transpose(1, 2)
         return rows.reshape(-1, self.heads * self.d_v), weights
 
 

@@ -69,7 +69,7 @@ class RequiredPhrases:
 
     def forbid_the_end(self, scores: torch.Tensor) -> None:
         """Scores (N, K, V) of `</s>` become -inf, in place, where something is missing."""
-        missing = (self.progress < self.lengths).any(-1)
+        missing = (self.progress[:, : scores.shape[1]] < self.lengths).any(-1)
         scores[:, :, self.ends] = scores[:, :, self.ends].masked_fill(missing[:, :, None], DEAD)
 
     def continuations(
@@ -87,7 +87,7 @@ class RequiredPhrases:
             The same, with more columns; a sum of -inf: not to be chosen.
         """
         N, K, V = scores.shape
-        further = self._next(self.progress)  # (N, K, P), -1: nothing is missing
+        further = self._next(self.progress[:, :K])  # (N, K, P), -1: nothing is missing
         hypotheses = torch.arange(K, device=scores.device)[:, None].expand_as(further)
         sums = scores.gather(2, further.clamp(min=0)) + before[:, :, None]
         sums = sums.masked_fill(further < 0, DEAD)
@@ -107,7 +107,8 @@ class RequiredPhrases:
         same_bank = written[:, :, None] == written[:, None, :]
         better = (sums[:, None, :] > sums[:, :, None]) | ((sums[:, None, :] == sums[:, :, None]) & earlier)
         rank = (same_bank & better).sum(-1)
-        dealt = K // (self.needed + 1) + (written >= self.needed + 1 - K % (self.needed + 1)).long()
+        each, over = divmod(self.progress.shape[1], self.needed + 1)
+        dealt = each + (written >= self.needed + 1 - over).long()
         first = (rank < dealt) & (sums > DEAD)
         # Those who have a place in their bank, by score; then the rest, by score.
         order = torch.where(first, sums + 1e9, sums.double()).argsort(dim=1, descending=True, stable=True)

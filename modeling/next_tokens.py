@@ -42,6 +42,8 @@ class NextTokens:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (N, K, V) and their normalisers (N, K): ln P is one less the other. -inf: forbidden.
 
+        At the first step (N, 1, V) and (N, 1), for all hypotheses begin alike.
+
         Several models are averaged: P is the mean of theirs.
 
         Args:
@@ -56,7 +58,7 @@ class NextTokens:
             log_probs = torch.stack([each.log_softmax(-1) for each in logits])
             scores = log_probs.logsumexp(0) - math.log(len(logits))
             normalizers = scores.new_zeros(scores.shape[:2])
-        self.forbid(scores, written)
+        self.forbid(scores, written[:, : scores.shape[1]])
         return scores, normalizers
 
     def source_weights(self) -> torch.Tensor:
@@ -73,8 +75,10 @@ class NextTokens:
         if self.buffer.numel() < logits.numel() or self.buffer.dtype != logits.dtype:
             self.buffer = torch.empty_like(logits)
         sums = torch.exp(logits, out=self.buffer[: len(logits)]).sum(-1)
-        if sums.device.type == "cpu" and not ((sums > 1e-30) & (sums < 1e30)).all():
-            return logits.logsumexp(-1)
+        if sums.device.type == "cpu":
+            low, high = sums.aminmax()
+            if not (low > 1e-30 and high < 1e30):
+                return logits.logsumexp(-1)
         return sums.log()
 
 

@@ -56,6 +56,7 @@ def write_one_by_one(
     results: list[list[Hypothesis]] = [[] for _ in bounds]
     for t in range(room):
         scores, normalizers = next_tokens(rows.tokens, None, rows.written[:, :, :t])
+        scores, normalizers = scores.expand(-1, K, -1), normalizers.expand(-1, K)  # one row for all at the first step
         if rows.chances is None:
             log_probs, _, rows.tokens = best_continuations(scores, -normalizers, 1)
         else:
