@@ -162,7 +162,7 @@ class _Layer:
         """
         N, H, K = sentences, self.heads, len(x) // sentences
         own_norm, cross_norm, feed_forward_norm = self.norms
-        query, key, value = self.project_own(own_norm(x) if self.is_pre_norm else x).split(self.own_widths, dim=1)
+        query, key, value = self.project_own(own_norm(x) if self.is_pre_norm else x).split_with_sizes(self.own_widths, dim=1)
         end = past + K
         self.keys[: N * H, past:end].view(N, H, K, -1).copy_(key.view(N, K, H, -1).transpose(1, 2))
         self.values[: N * H, past:end].view(N, H, K, -1).copy_(value.view(N, K, H, -1).transpose(1, 2))

@@ -160,6 +160,7 @@ print(json.dumps([found, classify(texts[1]), len(features(texts[1])[0])]))
 
 
 @heuristic
+@pytest.mark.slow  # as `test_remote_code_in_an_interpreter_without_our_package` of test_heads.py, through pipelines
 def test_without_our_package(make_model, tokenizer, tmp_path):
     text, tags = TEXTS["ko"]
     tagger(make_model, tokenizer, text, tags, tmp_path / "tagger")

@@ -39,6 +39,7 @@ if dist.get_rank() == 0:
 """
 
 
+@pytest.mark.slow  # two processes that each load torch: seven seconds
 def test_split_over_two_processes_is_whole(make_model, tmp_path: Path):
     pytest.importorskip("transformers.distributed.configuration_utils", reason="older transformers split otherwise")
     # transformers 5.17 wants a vocabulary that divides.

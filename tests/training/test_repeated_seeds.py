@@ -110,6 +110,7 @@ def test_each_seed_is_the_run_it_would_be_alone(run, prepare, training, tmp_path
     assert found["chosen_by"] in capsys.readouterr().out
 
 
+@pytest.mark.slow  # seven seconds
 def test_what_is_complete_is_not_repeated_and_what_is_not_goes_on(run, prepare, tmp_path, monkeypatch):
     whole = repeat_with_seeds(prepare, [run(seeds=3)])
     prepare.seeds.clear()
