@@ -55,7 +55,7 @@ class ResumableOutput:
             return
         begun = self.partial.exists() and self.progress.exists()
         if resume and not begun:
-            raise ValueError(f"{name}: there is no {self.partial} to resume; leave out --resume to begin")
+            raise ValueError(f"{name}: nothing of it was saved in {self.partial} yet; leave out --resume to begin")
         if begun and not resume:
             raise ValueError(f"{name}: a part of it is in {self.partial}; go on with --resume, or remove that file")
         if begun:

@@ -101,7 +101,7 @@ class LineTranslator:
     def __post_init__(self) -> None:
         code = self.options.get("target_lang")
         self._tag = "" if code is None else f"{self.translator.tokenizer.language_tag(code)} "
-        self._limit = self.translator.model.config.max_position_embeddings
+        self._limit = self.translator.limit
         if self.samples:
             self.options = self.options | {"do_sample": True, "num_beams": 1}
         # Refuses nonsense now, and not when the first line has come.

@@ -29,6 +29,7 @@ from vanilla_transformer.deployment.service_metrics import ServiceMetrics
 from vanilla_transformer.deployment.translation_request import TranslationRequest, refusal
 from vanilla_transformer.modeling import Translation
 
+DEFAULT_BEAMS = 4  # as the translator has it, if so many are allowed
 CLIENT_GONE = 499  # nobody reads it; nginx's number for this, so that the metrics can tell it from errors
 
 
@@ -71,7 +72,10 @@ def make_service(batches: RequestBatches, metrics: ServiceMetrics, limits: Limit
         if problem := body.contradiction(limits.max_beams):
             raise HTTPException(422, problem)
         try:
-            future = batches.submit(body.texts, body.options)
+            options = body.options
+            if "num_beams" not in options and not body.do_sample:
+                options["num_beams"] = min(DEFAULT_BEAMS, limits.max_beams)
+            future = batches.submit(body.texts, options)
             translations = await _answer(future, request, limits.seconds)
         except (QueueFullError, ClosedError) as error:
             raise HTTPException(503, f"{error}; try again in a moment", {"Retry-After": "1"}) from None

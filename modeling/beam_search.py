@@ -82,7 +82,7 @@ def search_encoded(
         if not length:
             raise ValueError(f"source {number} is all padding: leave it out, there is nothing to translate")
         if len(prefix) >= bound:
-            raise ValueError(f"the prefix of text {number} has {len(prefix)} tokens, and its output at most {bound}: shorten it")
+            raise ValueError(f"the prefix {list(prefix)} has {len(prefix)} tokens, and the output at most {bound}: shorten it")
     least = [min(options.least(length), bound) for length, bound in zip(lengths, bounds, strict=True)]
     with _evaluation(models):
         forbidden = ForbiddenTokens(options, ends, least, prefixes, models[0].device)
@@ -110,6 +110,13 @@ def _check(models: Sequence, options: SearchOptions, prefixes: Sequence[Sequence
                 raise ValueError(
                     f"the models of an ensemble must have one vocabulary: {name} is {ours} in the first and {other} in another"
                 )
+    for model in models:
+        if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
+            raise ValueError("our search needs a model on one device: use model.generate, or load it without device_map")
+        if model.device != models[0].device:
+            raise ValueError(
+                f"the models of an ensemble must be on one device: the first is on {models[0].device}, another on {model.device}"
+            )
     if options.num_beams > first.vocab_size:
         raise ValueError(f"num_beams={options.num_beams} is more than the {first.vocab_size} tokens of the vocabulary")
     for tokens in (*prefixes, options.suppress_tokens, *options.banned, *options.required):

@@ -75,7 +75,7 @@ class BeamSearch:
             finished_coverage=torch.zeros(N, K, dtype=dtype, device=device),
             done=torch.zeros(N, options.num_beam_groups, dtype=torch.bool, device=device),
             received=torch.zeros(N, K, source_mask.shape[1], dtype=dtype, device=device) if covered else None,
-            source_mask=source_mask,
+            source_mask=source_mask.clone() if covered else None,  # rows change places
         )
         # All hypotheses of a group begin alike: only the first lives, or all would write the same.
         self.rows.scores[:, :: self.width] = 0.0

@@ -48,6 +48,10 @@ def beam_search(model, input_ids, logits_processor, stopping_criteria, generatio
     if input_ids.shape[1] != 1:
         raise ValueError("custom_generate='beam_search' takes no decoder_input_ids; a Translator takes a target_prefix")
     asked = generation_config
+    for name, given in (("eos_token_id", asked.eos_token_id), ("decoder_start_token_id", int(input_ids[0, 0]))):
+        ours = getattr(model.config, name)
+        if _as_list(given) != _as_list(ours):
+            raise ValueError(f"custom_generate='beam_search' ends and begins as model.config says: {name}={ours}, not {given}")
     copies = max(asked.num_beams, asked.num_return_sequences)
     states = model_kwargs["encoder_outputs"].last_hidden_state[::copies]
     source_mask = model_kwargs.get("attention_mask")
@@ -80,3 +84,7 @@ def beam_search(model, input_ids, logits_processor, stopping_criteria, generatio
         return sequences
     scores = torch.tensor([output.normalized_score for outputs in found for output in outputs], device=input_ids.device)
     return GenerateBeamEncoderDecoderOutput(sequences=sequences, sequences_scores=scores)  # type: ignore[arg-type]
+
+
+def _as_list(ids: int | list[int] | None) -> list[int]:
+    return [] if ids is None else list(ids) if isinstance(ids, list | tuple) else [ids]

@@ -47,8 +47,8 @@ class ForbiddenTokens:
         self.longest_prefix = max(map(len, prefixes), default=0)
         self.prefixes = None  # (N, longest), -1 behind the end of a prefix
         if self.longest_prefix:
-            for number, prefix in enumerate(prefixes, start=1):
-                self._check(number, list(prefix), options)
+            for prefix in prefixes:
+                self._check(list(prefix), options)
             rows = [[*prefix, *[-1] * (self.longest_prefix - len(prefix))] for prefix in prefixes]
             self.prefixes = torch.tensor(rows, device=device)
 
@@ -92,9 +92,9 @@ class ForbiddenTokens:
             if kept is not None:
                 kept[to] = kept[from_]
 
-    def _check(self, number: int, prefix: list[int], options: SearchOptions) -> None:
+    def _check(self, prefix: list[int], options: SearchOptions) -> None:
         forbidden = [(token,) for token in options.suppress_tokens] + [tuple(phrase) for phrase in options.banned]
         for phrase in forbidden:
             for start in range(len(prefix) - len(phrase) + 1):
                 if tuple(prefix[start : start + len(phrase)]) == phrase:
-                    raise ValueError(f"the prefix of text {number} holds the banned tokens {list(phrase)}: choose one")
+                    raise ValueError(f"the prefix {prefix} holds the banned tokens {list(phrase)}: choose one")

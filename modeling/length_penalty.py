@@ -10,6 +10,7 @@ divide by 6.03 and by 2.35. With 0 both divide by 1.
 import math
 
 LENGTH_PENALTY_KINDS = ("hf", "paper")
+MOST = 20  # a thousand tokens to this power can still be held
 
 
 def length_divisor(length: int, length_penalty: float, kind: str) -> float:
@@ -19,6 +20,8 @@ def length_divisor(length: int, length_penalty: float, kind: str) -> float:
         raise ValueError(f"length_penalty_kind={kind!r} must be {kinds}")
     if not math.isfinite(length_penalty):
         raise ValueError(f"length_penalty={length_penalty} must be a finite number")
+    if abs(length_penalty) > MOST:
+        raise ValueError(f"length_penalty={length_penalty} must be a number from -{MOST} to {MOST}")
     return ((5 + length) / 6 if kind == "paper" else length) ** length_penalty
 
 

@@ -41,12 +41,11 @@ class RequiredPhrases:
         device: torch.device,
     ):
         self.needed = sum(map(len, phrases))
-        for number, bound in enumerate(bounds, start=1):
-            if self.needed > bound:
-                raise ValueError(
-                    f"the required phrases have {self.needed} tokens, more than the {bound} that the output of text {number} may "
-                    "have: require less, or raise its bound"
-                )
+        if self.needed > min(bounds):
+            raise ValueError(
+                f"the required phrases have {self.needed} tokens, more than the {min(bounds)} that an output may have: "
+                "require less, or raise its bound"
+            )
         for phrase in phrases:
             if set(phrase) & set(ends):
                 raise ValueError(f"the required phrase {list(phrase)} holds a token that ends an output: leave it out")
@@ -111,7 +110,8 @@ class RequiredPhrases:
         dealt = each + (written >= self.needed + 1 - over).long()
         first = (rank < dealt) & (sums > DEAD)
         # Those who have a place in their bank, by score; then the rest, by score.
-        order = torch.where(first, sums + 1e9, sums.double()).argsort(dim=1, descending=True, stable=True)
+        by_score = sums.argsort(dim=1, descending=True, stable=True)
+        order = by_score.gather(1, first.gather(1, by_score).long().argsort(dim=1, descending=True, stable=True))
         return sums.gather(1, order), hypotheses.gather(1, order), tokens.gather(1, order)
 
     def after(self, hypotheses: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

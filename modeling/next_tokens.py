@@ -70,16 +70,16 @@ class NextTokens:
             decoder.move(to, from_, left)
 
     def _log_sum_exp(self, logits: torch.Tensor) -> torch.Tensor:
+        if logits.device.type != "cpu":
+            return logits.logsumexp(-1)  # to look whether the sums are in range, a GPU would have to wait
         # Without looking for the greatest one first, which takes as long as the rest: ordinary logits do not need it.
         # In one piece of memory, since the size of an allocation decides whether the system has to clear it.
-        if self.buffer.numel() < logits.numel() or self.buffer.dtype != logits.dtype:
+        fits = self.buffer.shape[1:] == logits.shape[1:] and len(self.buffer) >= len(logits)
+        if not fits or self.buffer.dtype != logits.dtype:
             self.buffer = torch.empty_like(logits)
         sums = torch.exp(logits, out=self.buffer[: len(logits)]).sum(-1)
-        if sums.device.type == "cpu":
-            low, high = sums.aminmax()
-            if not (low > 1e-30 and high < 1e30):
-                return logits.logsumexp(-1)
-        return sums.log()
+        low, high = sums.aminmax()
+        return sums.log() if low > 1e-30 and high < 1e30 else logits.logsumexp(-1)
 
 
 def best_continuations(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from .length_penalty import length_divisor
 
+MOST_REQUIRED = 64  # phrases; what they take grows with the square
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -88,7 +90,7 @@ class SearchOptions:
         self._in_range("top_p", 0, 1, open_below=True)
         for name in ("max_length_ratio", "min_length_ratio"):
             if getattr(self, name) is not None:
-                self._in_range(name, 0, math.inf, open_below=True)
+                self._in_range(name, 0, 1000, open_below=True)
         if self.early_stopping not in (False, True, "never"):
             raise ValueError(f"early_stopping={self.early_stopping!r} must be False, True or 'never'")
         for name in ("banned", "required"):
@@ -113,6 +115,8 @@ class SearchOptions:
         least, most = self.min_length_ratio, self.max_length_ratio
         if least is not None and most is not None and least > most:
             raise ValueError(f"min_length_ratio={least} is more than max_length_ratio={most}")
+        if len(self.required) > MOST_REQUIRED:
+            raise ValueError(f"{len(self.required)} required phrases are more than {MOST_REQUIRED}: require less of an output")
         if self.required and (self.num_beams == 1 or self.num_beam_groups > 1):
             raise ValueError("required phrases need a beam search in one group: num_beams of 2 or more, num_beam_groups=1")
         forbidden = {(token,) for token in self.suppress_tokens} | set(map(tuple, self.banned))

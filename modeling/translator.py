@@ -194,13 +194,13 @@ class Translator:
             num_beams = 1 if do_sample else 4
         by_transformers = {name: value for name, value in options.items() if name not in SEARCH_OPTIONS}
         options = {name: value for name, value in options.items() if name in SEARCH_OPTIONS}
-        if do_sample and num_beams != 1:
-            by_transformers |= {"do_sample": True}
+        if by_transformers and do_sample and seed is not None:
+            raise ValueError(f"seed does not go with {next(iter(by_transformers))}, which is for transformers: torch.manual_seed")
         # Padding and `<s>` are no output. A model that wrote them would make lengths, and so scores, ambiguous.
         no_output = {self.tokenizer.pad_token_id, self.model.config.decoder_start_token_id}
         options |= {
             "num_beams": num_beams,
-            "do_sample": do_sample and num_beams == 1,
+            "do_sample": do_sample,
             "seed": int(torch.randint(2**31, ())) if do_sample and seed is None else seed or 0,
             "suppress_tokens": tuple(sorted(no_output.union(options.get("suppress_tokens") or ()))),
             "banned": self._phrases("banned", banned),
@@ -267,7 +267,7 @@ class Translator:
         check_text(text, position)
         if not text.strip():
             return [""]
-        limit = self.model.config.max_position_embeddings
+        limit = self.limit
 
         def fits(piece: str) -> bool:
             # A token has a byte or more, a character four or fewer: most texts need not be encoded to be measured.
@@ -285,6 +285,11 @@ class Translator:
             return split_text(text, fits)
         except ValueError as error:
             raise ValueError(f"text {position}: {error} for the model's max_position_embeddings={limit}") from None
+
+    @property
+    def limit(self) -> int:
+        """Tokens that a text may have: of an ensemble the least of its models'."""
+        return min(model.config.max_position_embeddings for model in self.models)
 
     def _encode(self, texts: Sequence[str], how: _Options) -> list[list[int]]:
         return self.tokenizer([how.tag + text for text in texts])["input_ids"] if texts else []

@@ -14,6 +14,7 @@ import json
 import math
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from datasets import disable_progress_bars
@@ -98,6 +99,10 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError("give --model to translate the test file with, or --hypotheses to score")
     if not (decoding.source_lang and decoding.target_lang):
         raise ValueError("give --source-lang and --target-lang: which of a pair's texts is which")
+    if test.hypotheses is not None and test.output is not None:
+        raise ValueError("--output is for what a --model makes: leave it out with --hypotheses")
+    if test.output is not None and test.output != "-" and not Path(test.output).resolve().parent.is_dir():
+        raise ValueError(f"--output {test.output}: there is no such folder")  # before hours of translating
     decoding.check_sampling(decoding.sample)
     if test.comet is not None:
         if test.force:

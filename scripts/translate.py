@@ -154,6 +154,7 @@ def _decides(models: Models, decoding: Decoding, lines: Lines) -> dict[str, Any]
     flags = vars(models) | vars(decoding) | vars(lines)
     for name in ("output", "input", "resume"):  # the input's lines are compared themselves
         del flags[name]
+    flags["banned_words"] = decoding.options().get("banned")  # what is in the file
     return flags | {"model": [model_fingerprint(name) for name in models.model]}
 
 

@@ -93,7 +93,7 @@ def test_lines_that_came_after_or_went_are_heeded(tmp_path):
 
 def test_use_that_would_lose_something_is_refused(tmp_path):
     path = tmp_path / "out"
-    with pytest.raises(ValueError, match="there is no .*out.partial to resume; leave out --resume"):
+    with pytest.raises(ValueError, match="nothing of it was saved in .*out.partial yet; leave out --resume"):
         run(path, resume=True)
     with pytest.raises(ValueError, match="is a folder"):
         run(tmp_path)

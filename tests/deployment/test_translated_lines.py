@@ -19,6 +19,7 @@ class Upper:
 
     def __init__(self, limit: int = 5, samples: list[str] | None = None):
         self.model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=limit))
+        self.limit = limit
         self.samples = samples
         self.asked: list[tuple[list[str], dict[str, Any]]] = []
 

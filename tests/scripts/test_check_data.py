@@ -87,6 +87,7 @@ def test_bad_use_exits_2_with_one_line(capsys, flags, message):
     assert error.startswith("vanilla-transformer check-data: error: ") and message in error and "\n" not in error
 
 
+@pytest.mark.slow  # five seconds; other commands are started as programs
 def test_through_the_installed_program(tmp_path, run_command):
     train = write(tmp_path / "train.jsonl", [*clean_rows(), ("A sentence without its target.", " ")])
     done = run_command("check-data", *LANGUAGES, "--train-file", train, "--json")

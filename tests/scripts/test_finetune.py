@@ -198,6 +198,7 @@ def test_weights_that_explode_end_the_run_with_one_line(flags: Flags, tmp_path, 
 # -- as separate programs ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # six seconds
 def test_a_terminated_program_leaves_a_checkpoint_and_exits_130(flags: Flags, tmp_path):
     program = [sys.executable, "-m", "vanilla_transformer.scripts.finetune"]
     argv = flags(short=["--max-steps", "1000000", "--max-tokens", "128", "--log-steps", "1", "--save-steps", "0"])

@@ -92,6 +92,7 @@ model.push_to_hub("ada/from-python", private=True, commit_message="By hand")
 """
 
 
+@pytest.mark.slow  # twenty-five seconds; the others of this file push, too
 @pytest.mark.timeout(900)  # four processes that load torch, beside whatever else the machine does
 def test_pushed_by_the_command_and_by_the_method_and_loaded_by_name_where_we_are_not(hub, run, tmp_path, run_command):
     environment = os.environ | hub.environment(tmp_path / "home")

@@ -74,6 +74,7 @@ def test_the_recipe_searches_the_published_ranges():
     assert not [line for line in text.splitlines() if line and "#" not in line and line != "search:"]
 
 
+@pytest.mark.slow  # seven seconds
 def test_a_search_of_real_runs_whose_best_can_be_made_again(line: Line, toy, tmp_path, capsys, fresh_accelerator):
     """Three processes that train: of the first the loss is no number, the others differ."""
     more = ["--sampler", "grid", "--search", "learning_rate=1e30,1e-3,1e-1", "--test-file", f"{toy}/validation.jsonl"]

@@ -113,6 +113,7 @@ def test_an_error_of_the_stream_comes_through():
         learn_vocabulary(stream(), 300)
 
 
+@pytest.mark.slow  # four seconds
 def test_the_same_texts_give_the_same_vocabulary_in_any_process():
     texts = [f"{a}{b}{c * 2} {c}{a}" for a in "abcdefgh" for b in "ijklmnop" for c in "qrstuvw"]
     expected = learn_vocabulary(texts, 360).fingerprint

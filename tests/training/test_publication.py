@@ -222,6 +222,7 @@ def test_a_loss_of_denoising_is_measured_again_with_the_same_holes(runs, tmp_pat
         ("loss.py", "from vanilla_transformer.modeling import masks", "vanilla_transformer"),
     ],
 )
+@pytest.mark.slow  # six seconds
 def test_hub_code_that_does_not_run_elsewhere_is_refused_in_one_line(tiny_model, tmp_path, file, line, said):
     path = tiny_model / file
     path.write_text(f"{line}\n{path.read_text()}")
@@ -250,6 +251,7 @@ def test_hub_code_that_computes_something_else_is_refused(tiny_model, tmp_path):
         stage(tiny_model, tmp_path / "staged")
 
 
+@pytest.mark.slow  # three seconds
 def test_a_pipeline_that_answers_otherwise_is_refused(tiny_model, tmp_path):
     path = tiny_model / "pipeline_vanilla_transformer.py"
     before = path.read_text()
