@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from vanilla_transformer.deployment.ctranslate2_export import PRECISIONS, is_exp
 from vanilla_transformer.deployment.ctranslate2_kept_export import kept_export
 from vanilla_transformer.deployment.ctranslate2_specification import import_ctranslate2, vocabulary_of
 from vanilla_transformer.modeling import Translation, Translator, VanillaTransformerConfig
-from vanilla_transformer.modeling.forced_decoding import batches, check_text
 from vanilla_transformer.modeling.hypotheses import Hypothesis
 from vanilla_transformer.modeling.search_options import SearchOptions
 from vanilla_transformer.tokenization import VanillaTransformerTokenizer
@@ -93,39 +91,8 @@ class CTranslate2Translator(Translator):
     ) -> list[list[Hypothesis]]:
         return self.model.search(sources, how.search, prefixes)
 
-    def score(
-        self,
-        sources: Iterable[str],
-        targets: Iterable[str],
-        *,
-        target_lang: str | None = None,
-        max_tokens: int = 4096,
-        chunk_size: int = 1024,
-    ) -> Iterator[list[float]]:
-        """As `Translator.score`."""
-        prefix = "" if target_lang is None else f"{self.tokenizer.language_tag(target_lang)} "
-        limit = self.model.config.max_position_embeddings
-        pairs = zip(sources, targets, strict=True)
-        before = 0
-        while chunk := list(islice(pairs, chunk_size)):
-            for position, pair in enumerate(chunk, start=before + 1):
-                for text in pair:
-                    check_text(text, position)
-            source_ids = self.tokenizer([prefix + source for source, _ in chunk])["input_ids"]
-            target_ids = self.tokenizer(text_target=[target for _, target in chunk])["input_ids"]
-            lengths = [max(map(len, pair)) for pair in zip(source_ids, target_ids, strict=True)]
-            for position, length in enumerate(lengths, start=before + 1):
-                if length > limit:
-                    raise ValueError(
-                        f"pair {position}: {length} tokens are more than the model's max_position_embeddings={limit}"
-                    )
-            rows: list[list[float]] = [[] for _ in chunk]
-            for batch in batches(lengths, max_tokens):
-                scored = self.model.score([source_ids[i] for i in batch], [target_ids[i] for i in batch])
-                for index, row in zip(batch, scored, strict=True):
-                    rows[index] = row
-            yield from rows
-            before += len(chunk)
+    def _log_probs(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
+        return self.model.score(sources, targets)
 
 
 def load_ctranslate2_translator(

@@ -3,7 +3,7 @@
 Shapes: B batch, S source length, T target length, D d_model, V vocabulary.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
@@ -66,11 +66,21 @@ def batches(lengths: Sequence[int], max_tokens: int, max_rows: int | None = None
 
 
 def score_pairs(
-    model, tokenizer, pairs: Iterable[tuple[str, str]], prefix: str, max_tokens: int, chunk_size: int
+    log_probs_of: Callable[[list[list[int]], list[list[int]]], list[list[float]]],
+    tokenizer,
+    limit: int,
+    pairs: Iterable[tuple[str, str]],
+    prefix: str,
+    max_tokens: int,
+    chunk_size: int,
 ) -> Iterator[list[float]]:
-    """`token_log_probs` of (source, target) texts, in order, `chunk_size` pairs at a time. See `Translator.score`."""
+    """`token_log_probs` of (source, target) texts, in order, `chunk_size` pairs at a time. See `Translator.score`.
+
+    Args:
+        log_probs_of: (sources, targets) of a batch -> for each target one number per token.
+        limit: tokens that a text may have.
+    """
     pairs = iter(pairs)
-    limit = model.config.max_position_embeddings
     before = 0
     while chunk := list(islice(pairs, chunk_size)):
         for position, pair in enumerate(chunk, start=before + 1):
@@ -85,12 +95,10 @@ def score_pairs(
                     f"pair {position}: {length} tokens are more than the model's max_position_embeddings={limit}"
                 )
         results: list[list[float]] = [[] for _ in chunk]
-        with evaluation(model):
-            for batch in batches(lengths, max_tokens):
-                some_sources, some_targets = [sources[i] for i in batch], [targets[i] for i in batch]
-                rows = token_log_probs(model, some_sources, some_targets, tokenizer.pad_token_id)
-                for index, row in zip(batch, rows, strict=True):
-                    results[index] = row
+        for batch in batches(lengths, max_tokens):
+            rows = log_probs_of([sources[i] for i in batch], [targets[i] for i in batch])
+            for index, row in zip(batch, rows, strict=True):
+                results[index] = row
         yield from results
         before += len(chunk)
 

@@ -5,6 +5,7 @@
 'Hallo, Welt.'
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,7 +17,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from .beam_search import search
 from .by_transformers import search_by_transformers
-from .forced_decoding import LOGITS_AT_ONCE, batches, check_text, score_pairs
+from .forced_decoding import LOGITS_AT_ONCE, batches, check_text, evaluation, score_pairs, token_log_probs
 from .hypotheses import Hypothesis
 from .length_penalty import length_divisor
 from .search_options import SearchOptions
@@ -347,7 +348,17 @@ class Translator:
         """
         prefix = "" if target_lang is None else f"{self.tokenizer.language_tag(target_lang)} "
         pairs = zip(sources, targets, strict=True)
-        return score_pairs(self.model, self.tokenizer, pairs, prefix, max_tokens, chunk_size)
+        return score_pairs(self._log_probs, self.tokenizer, self.limit, pairs, prefix, max_tokens, chunk_size)
+
+    def _log_probs(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
+        """As `token_log_probs`; of an ensemble those of the mean. What another engine does in its own way."""
+        each = []
+        for model in self.models:
+            with evaluation(model):
+                each.append(token_log_probs(model, sources, targets, self.tokenizer.pad_token_id))
+        if len(each) == 1:
+            return each[0]
+        return [[_log_of_mean(token) for token in zip(*rows, strict=True)] for rows in zip(*each, strict=True)]
 
 
 def _joined(gaps: list[str], pieces: list[list[Translation]], how: _Options) -> Translation:
@@ -370,6 +381,11 @@ def _joined(gaps: list[str], pieces: list[list[Translation]], how: _Options) -> 
         cut = any(part.cut for part in parts)
         n_best.append(Translation(text, score, normalized, ids, cut, len(parts), n_best))
     return n_best[0]
+
+
+def _log_of_mean(log_probs: Sequence[float]) -> float:
+    most = max(log_probs)
+    return most + math.log(math.fsum(math.exp(one - most) for one in log_probs) / len(log_probs))
 
 
 def _first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from vanilla_transformer.modeling import Translator
 from vanilla_transformer.modeling.beam_search import search, search_encoded
 from vanilla_transformer.modeling.forced_decoding import pad
 from vanilla_transformer.modeling.length_penalty import length_divisor
@@ -100,3 +101,14 @@ def test_ends_and_starts_that_the_model_does_not_have_are_refused(make_model):
         model.generate(ids, eos_token_id=[2, 7], **given)
     with pytest.raises(ValueError, match="ends and begins as model.config says: decoder_start_token_id=1, not 5"):
         model.generate(ids, decoder_start_token_id=5, **given)
+
+
+def test_an_ensemble_scores_what_it_wrote_as_it_wrote_it(make_model):
+    models = [make_model(seed) for seed in (1, 2)]
+    translator = Translator(models, SimpleNamespace(pad_token_id=0))
+    written = [best[0] for best in search(models, SOURCES, SearchOptions(num_beams=3, max_new_tokens=6))]
+    rows = translator._log_probs(SOURCES, [one.token_ids for one in written])
+    for row, one in zip(rows, written, strict=True):
+        assert row == pytest.approx(one.log_probs, abs=1e-5)
+    alone = Translator(models[0], SimpleNamespace(pad_token_id=0))._log_probs(SOURCES, [one.token_ids for one in written])
+    assert sum(map(sum, alone)) != pytest.approx(sum(map(sum, rows)), abs=1e-3)
