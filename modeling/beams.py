@@ -52,7 +52,7 @@ class BeamSearch:
         dtype = torch.float64 if models[0].dtype == torch.float64 else torch.float32
         self.width = K // options.num_beam_groups
         # One more for each end: so that always as many run on as there are beams.
-        self.looked_at = min(max(2, 1 + len(ends)) * self.width, self.width * models[0].config.vocab_size)
+        self.looked_at = max(2, 1 + len(ends)) * self.width
         self.end_ids = torch.tensor(self.ends, device=device)
         self.next_tokens = NextTokens(models, encoded, K, forbidden)
         self.required = RequiredPhrases(options.required, bounds, K, ends, device) if options.required else None

@@ -224,7 +224,7 @@ class Counts:
         return time.monotonic() - self.start
 
     def summary(self, translator: Any) -> str:
-        limit = translator.model.config.max_position_embeddings
+        limit = translator.limit
         parts = [f"{self.lines:,} lines in {self.seconds:.1f} s ({self.lines / max(self.seconds, 1e-9):.1f} lines/s)"]
         if self.cut:
             parts.append(f"{self.cut:,} outputs cut at their bound (source tokens + 50, the model's limit, or your own)")
