@@ -43,7 +43,7 @@ class ForbiddenTokens:
         self.banned = [torch.tensor(phrases, device=device) for phrases in by_length.values()]  # each (phrases, length)
         self.ends = torch.tensor(list(ends), dtype=torch.long, device=device)
         self.least = torch.tensor(list(least), device=device) if any(least) else None  # (N,)
-        self.longest_least = max(least, default=0)
+        self.shortest_least, self.longest_least = min(least, default=0), max(least, default=0)
         self.longest_prefix = max(map(len, prefixes), default=0)
         self.prefixes = None  # (N, longest), -1 behind the end of a prefix
         if self.longest_prefix:
@@ -80,7 +80,9 @@ class ForbiddenTokens:
             tails = written[:, :, None, t - self.ngram + 1 :]
             found = (windows[..., :-1] == tails).all(-1).nonzero()
             scores[found[:, 0], found[:, 1], windows[found[:, 0], found[:, 1], found[:, 2], -1]] = HIDDEN
-        if self.least is not None and t < self.longest_least:
+        if t < self.shortest_least:
+            scores.index_fill_(2, self.ends, HIDDEN)
+        elif self.least is not None and t < self.longest_least:
             early = (t < self.least[:N])[:, None, None]
             scores[:, :, self.ends] = scores[:, :, self.ends].masked_fill(early, HIDDEN)
         if rows is not None:

@@ -78,7 +78,7 @@ class NextTokens:
         if not fits or self.buffer.dtype != logits.dtype:
             self.buffer = torch.empty_like(logits)
         sums = torch.exp(logits, out=self.buffer[: len(logits)]).sum(-1)
-        low, high = sums.aminmax()
+        low, high = (extreme.item() for extreme in sums.aminmax())
         return sums.log() if low > 1e-30 and high < 1e30 else logits.logsumexp(-1)
 
 

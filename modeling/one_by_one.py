@@ -41,14 +41,13 @@ def write_one_by_one(
     device, N, K = models[0].device, len(bounds), options.n_best if options.do_sample else 1
     dtype = torch.float64 if models[0].dtype == torch.float64 else torch.float32
     next_tokens = NextTokens(models, encoded, K, forbidden)
-    room, end_ids = max(bounds), torch.tensor(list(ends), device=device)
+    room, shortest, end_ids = max(bounds), min(bounds), torch.tensor(list(ends), device=device)
     rows = RunningSentences(
         N,
         [next_tokens, forbidden],
         tokens=torch.full((N, K), models[0].config.decoder_start_token_id, device=device),
         written=torch.zeros(N, K, room, dtype=torch.long, device=device),
         log_probs=torch.zeros(N, K, room, dtype=dtype, device=device),
-        lengths=torch.zeros(N, K, dtype=torch.long, device=device),
         running=torch.ones(N, K, dtype=torch.bool, device=device),
         bounds=torch.tensor(list(bounds), device=device)[:, None],
         chances=chances(options.seed, numbers, K, room).to(device) if options.do_sample else None,
@@ -56,20 +55,27 @@ def write_one_by_one(
     results: list[list[Hypothesis]] = [[] for _ in bounds]
     for t in range(room):
         scores, normalizers = next_tokens(rows.tokens, None, rows.written[:, :, :t])
-        scores, normalizers = scores.expand(-1, K, -1), normalizers.expand(-1, K)  # one row for all at the first step
+        if t == 0:  # one row for all
+            scores, normalizers = scores.expand(-1, K, -1), normalizers.expand(-1, K)
         if rows.chances is None:
             log_probs, _, rows.tokens = best_continuations(scores, -normalizers, 1)
         else:
             rows.tokens = draw(scores - normalizers[:, :, None], rows.chances[:, :, t, None], options)
             log_probs = scores.gather(2, rows.tokens[:, :, None])[..., 0] - normalizers
         rows.written[:, :, t], rows.log_probs[:, :, t] = rows.tokens, log_probs
-        rows.lengths += rows.running
-        rows.running &= ~torch.isin(rows.tokens, end_ids) & (t + 1 < rows.bounds)
-        gone = (~rows.running.any(1)).nonzero()[:, 0].tolist()
+        rows.running.masked_fill_(torch.isin(rows.tokens, end_ids), False)
+        if t + 1 >= shortest:
+            rows.running.masked_fill_(t + 1 >= rows.bounds, False)
+        gone = [row for row, runs in enumerate(rows.running.any(1).tolist()) if not runs]
         for row in gone:
-            outputs = zip(rows.written[row].tolist(), rows.log_probs[row].tolist(), rows.lengths[row].tolist(), strict=True)
-            found = [hypothesis(ids[:length], values[:length], ends, options) for ids, values, length in outputs]
-            results[rows.numbers[row]] = sorted(found, key=lambda one: -one.normalized_score)
+            number = rows.numbers[row]
+            found = []
+            for ids, values in zip(rows.written[row].tolist(), rows.log_probs[row].tolist(), strict=True):
+                length = next(
+                    (place for place, token in enumerate(ids[: t + 1], start=1) if token in ends), bounds[number]
+                )
+                found.append(hypothesis(ids[:length], values[:length], ends, options))
+            results[number] = sorted(found, key=lambda one: -one.normalized_score)
         if len(gone) == len(rows.numbers):
             break
         if gone:

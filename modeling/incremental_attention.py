@@ -1,0 +1,169 @@
+"""Attention of the newest position of every hypothesis, on the positions before it and on the source.
+
+Shapes: N sentences, K hypotheses of each, R = N K rows, S source length, L keys, D d_model, H heads, d_k width of a head's
+queries and keys, d_v of its values.
+
+Plain products: for a handful of queries torch's kernels for attention are slower, and these show their weights. Every class
+gives residual + out_proj(attention), for the sum is free inside a product.
+"""
+
+# The configuration fills d_k and d_v, and torch types what a layer holds loosely.
+# pyright: reportArgumentType=false, reportOptionalOperand=false, reportOperatorIssue=false, reportCallIssue=false
+
+import torch
+
+from .attention import MultiHeadAttention, is_ordinary
+from .row_products import product, product_added, products_by_head
+
+
+class IncrementalSelfAttention:
+    """Self-attention, and the keys and values it has made.
+
+    Args:
+        attention: the model's.
+        states: any tensor (N, ...) of the model's type.
+        room: keys to take memory for.
+    """
+
+    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, room: int):
+        self.d_k, self.d_v = attention.d_k, attention.d_v
+        heads = attention.q_proj.out_features // attention.d_k
+        layers = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self.project = products_by_head(layers, heads, attention.scaling)
+        self.output = product_added(attention.out_proj)
+        # A key and its value side by side: (N, H, room, d_k + d_v).
+        self.seen = states.new_empty(len(states), heads, room, self.d_k + self.d_v)
+
+    def __call__(self, x: torch.Tensor, residual: torch.Tensor, past: int, mask: torch.Tensor | None) -> torch.Tensor:
+        """(R, D).
+
+        Args:
+            x: (R, D), what attends.
+            residual: (R, D), what the result is added to.
+            past: keys that are there.
+            mask: (N, 1, K, L), added to the scores; None: each row sees everything of its sentence.
+        """
+        N, H = self.seen.shape[:2]
+        K = len(x) // N
+        end = past + K
+        made = self.project(x).view(N, K, H, -1).transpose(1, 2)  # (N, H, K, 2 d_k + d_v)
+        query, new = made.split_with_sizes((self.d_k, self.d_k + self.d_v), dim=3)
+        self.seen[:, :, past:end] = new
+        keys, values = self.seen[:, :, :end].flatten(0, 1).split_with_sizes((self.d_k, self.d_v), dim=2)
+        scores = torch.bmm(query.reshape(N * H, K, -1), keys.transpose(1, 2))  # (N H, K, L)
+        if mask is not None:
+            scores.view(N, H, K, end).add_(mask)
+        attended = torch.bmm(scores.softmax(dim=-1), values)  # (N H, K, d_v)
+        return self.output(attended.view(N, H, K, -1).transpose(1, 2).reshape(N * K, -1), residual)
+
+    def double_the_room(self) -> None:
+        self.seen = torch.cat((self.seen, torch.empty_like(self.seen)), dim=2)
+
+    def move(self, to: torch.Tensor, from_: torch.Tensor, left: int, keys: int) -> None:
+        """Sentences at the places `from_` move to the places `to`; then only the first `left` are there, of `keys` keys."""
+        _move(self.seen[:, :, :keys], to, from_, left)
+        self.seen = self.seen[:left]
+
+
+class SourceAttention:
+    """Cross-attention: the keys and values of a sentence are made once, and its hypotheses are K queries on them.
+
+    Args:
+        attention: the model's.
+        states: (N, S, D), the encoder's output.
+        padding: (N, S), -inf where the source is padding and else 0; None where nothing is.
+    """
+
+    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, padding: torch.Tensor | None):
+        keys, values = _source_keys_and_values(attention, states)
+        # Contiguous, because every step reads them.
+        self.keys = keys.transpose(2, 3).contiguous()  # (N, H, d_k, S)
+        self.values = values.contiguous()  # (N, H, S, d_v)
+        # Added to the scores, for each head again because a product can only add what has its shape: (N, H, 1, S).
+        self.mask = None if padding is None else padding[:, None, None].repeat(1, self.keys.shape[1], 1, 1)
+        self.project, self.output = product(attention.q_proj), product_added(attention.out_proj)
+        self._weights = states.new_empty(0)
+
+    def __call__(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """(R, D): what attends, and what the result is added to -> (R, D)."""
+        N, H = self.keys.shape[:2]
+        K = len(x) // N
+        query = self.project(x).view(N, K, H, -1).transpose(1, 2).reshape(N * H, K, -1)
+        if self.mask is None:
+            scores = torch.bmm(query, self.keys.flatten(0, 1))  # (N H, K, S)
+        else:
+            scores = torch.baddbmm(self.mask.flatten(0, 1), query, self.keys.flatten(0, 1))
+        self._weights = scores.softmax(dim=-1)
+        attended = torch.bmm(self._weights, self.values.flatten(0, 1)).view(N, H, K, -1)
+        return self.output(attended.transpose(1, 2).reshape(N * K, -1), residual)
+
+    def weights(self) -> torch.Tensor:
+        """Of the last call, the mean over heads: (N, K, S), rows sum to 1."""
+        return self._weights.unflatten(0, self.keys.shape[:2]).mean(1)
+
+    def move(self, to: torch.Tensor, from_: torch.Tensor, left: int) -> None:
+        self.keys, self.values = _move(self.keys, to, from_, left), _move(self.values, to, from_, left)
+        self.mask = None if self.mask is None else _move(self.mask, to, from_, left)
+
+
+class FoldedSourceAttention:
+    """Cross-attention of a sentence whose keys and values hold the projections W^Q and W^O of their head.
+
+    q k = (x W^Q) k = x (W^Q k), and (sum of w v) W^O = sum of w (v W^O): a step needs two products and a softmax instead of
+    four products. Each key and value is D wide instead of d_k: good for few and short sentences (`pays`).
+
+    Args and use: as of `SourceAttention`.
+    """
+
+    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, padding: torch.Tensor | None):
+        keys, values = _source_keys_and_values(attention, states)
+        N, H, S = keys.shape[:3]
+        query_weight = attention.q_proj.weight.unflatten(0, (H, -1))  # (H, d_k, D)
+        output_weight = attention.out_proj.weight.t().unflatten(0, (H, -1))  # (H, d_v, D)
+        self.keys = (keys @ query_weight).view(N, H * S, -1)
+        self.values = (values @ output_weight).view(N, H * S, -1)
+        # Added to the scores: (N, 1, H S), the padding and the queries' bias.
+        self.mask = None if padding is None else padding.repeat(1, H)[:, None]
+        if attention.q_proj.bias is not None:
+            bias = (keys @ attention.q_proj.bias.view(H, -1, 1)).view(N, 1, -1)
+            self.mask = bias if self.mask is None else self.mask + bias
+        if attention.out_proj.bias is not None:
+            self.values += attention.out_proj.bias / H  # the weights of a head sum to 1
+        self.heads = H
+        self._weights = states.new_empty(0)
+
+    @staticmethod
+    def pays(attention: MultiHeadAttention, states: torch.Tensor) -> bool:
+        """Whether these are few enough sentences that a step reads less so, and the weights are there to be read."""
+        N, S = states.shape[:2]
+        return N * S <= 2 * attention.d_k and is_ordinary(attention.q_proj) and is_ordinary(attention.out_proj)
+
+    def __call__(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        N, H = len(self.keys), self.heads
+        K = len(x) // N
+        x, keys = x.view(N, K, -1), self.keys.transpose(1, 2)
+        scores = torch.bmm(x, keys) if self.mask is None else torch.baddbmm(self.mask, x, keys)  # (N, K, H S)
+        self._weights = scores.view(N, K, H, -1).softmax(dim=-1)
+        return torch.baddbmm(residual.view(N, K, -1), self._weights.view(N, K, -1), self.values).view(N * K, -1)
+
+    def weights(self) -> torch.Tensor:
+        return self._weights.mean(2)
+
+    def move(self, to: torch.Tensor, from_: torch.Tensor, left: int) -> None:
+        self.keys, self.values = _move(self.keys, to, from_, left), _move(self.values, to, from_, left)
+        self.mask = None if self.mask is None else _move(self.mask, to, from_, left)
+
+
+def _source_keys_and_values(attention: MultiHeadAttention, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, H, S, d_k), scaled by 1 / sqrt(d_k), and (N, H, S, d_v)."""
+    N, S = states.shape[:2]
+    rows = states.flatten(0, 1)
+    keys = product(attention.k_proj)(rows) * attention.scaling
+    values = product(attention.v_proj)(rows)
+    return keys.view(N, S, -1, attention.d_k).transpose(1, 2), values.view(N, S, -1, attention.d_v).transpose(1, 2)
+
+
+def _move(kept: torch.Tensor, to: torch.Tensor, from_: torch.Tensor, left: int) -> torch.Tensor:
+    """The first `left` rows, after those at the places `from_` have taken the places `to`."""
+    kept[to] = kept[from_]
+    return kept[:left]

@@ -1,0 +1,118 @@
+"""One token at a time against the whole forward pass: the same numbers, by every road through the layers."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from vanilla_transformer.modeling.incremental_attention import FoldedSourceAttention, SourceAttention
+from vanilla_transformer.modeling.incremental_decoder import FIRST_ROOM, IncrementalDecoder
+
+N, K, S = 4, 3, 7
+STEPS = FIRST_ROOM + 4  # so that the room is doubled
+MODELS: dict[str, dict[str, Any]] = {
+    "as in the paper": {},
+    "pre-norm": {"norm_position": "pre"},
+    "biases": {"attention_bias": True},
+    "values wider than keys, learned positions": {
+        "d_k": 6,
+        "d_v": 10,
+        "position_encoding": "learned",
+        "attention_bias": True,
+    },
+}
+
+
+def model_of(**fields) -> Any:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "vocab_size": 20,
+        "d_model": 16,
+        "num_attention_heads": 4,
+        "d_ff": 24,
+        "max_position_embeddings": 48,
+    }
+    config = VanillaTransformerConfig(**sizes, encoder_layers=1, decoder_layers=2, **fields)
+    model: Any = VanillaTransformerForConditionalGeneration(config).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.4)  # biases too, which begin as zeros
+    return model
+
+
+def source_mask(padded: bool) -> torch.Tensor:
+    mask = torch.ones(N, S, dtype=torch.long)
+    if padded:
+        mask[1, 3:], mask[3, 5:] = 0, 0
+    return mask
+
+
+@pytest.mark.parametrize("padded", (False, True), ids=("full", "padded"))
+@pytest.mark.parametrize("folded", (False, True), ids=("plain", "folded"))
+@pytest.mark.parametrize("name", MODELS)
+def test_steps_are_the_forward_pass(monkeypatch, name: str, folded: bool, padded: bool):
+    monkeypatch.setattr(FoldedSourceAttention, "pays", staticmethod(lambda attention, states: folded))
+    check(model_of(**MODELS[name]), source_mask(padded), FoldedSourceAttention if folded else SourceAttention)
+
+
+def test_layers_with_hooks_are_called():
+    model, called = model_of(attention_bias=True), set()
+
+    def shift(module, inputs, output):
+        called.add(module)
+        return output + 0.1
+
+    layer = model.model.decoder.layers[1]
+    own, cross = layer.self_attn, layer.cross_attn
+    hooked = {
+        own.k_proj,
+        own.out_proj,
+        cross.q_proj,
+        cross.v_proj,
+        cross.out_proj,
+        layer.feed_forward.fc1,
+        layer.feed_forward.fc2,
+    }
+    for module in (*hooked, model.model.decoder.embed_tokens):
+        module.register_forward_hook(shift)
+    check(model, source_mask(padded=False), SourceAttention)
+    assert hooked < called
+
+
+def test_folded_where_a_step_reads_less():
+    attention = model_of().model.decoder.layers[0].cross_attn  # d_k = 4
+    assert FoldedSourceAttention.pays(attention, torch.empty(1, 8, 16))
+    assert not FoldedSourceAttention.pays(attention, torch.empty(1, 9, 16))
+    assert not FoldedSourceAttention.pays(attention, torch.empty(2, 8, 16))
+    attention.q_proj.register_forward_hook(lambda *_: None)
+    assert not FoldedSourceAttention.pays(attention, torch.empty(1, 8, 16))
+
+
+@torch.inference_mode()
+def check(model, mask: torch.Tensor, attends: type) -> None:
+    """Hypotheses that change places, and sentences that leave."""
+    sentences, draws = list(range(N)), torch.Generator().manual_seed(1)
+    states = torch.randn(N, S, model.config.d_model, dtype=torch.float64, generator=draws)
+    decoder = IncrementalDecoder(model, states, mask, K)
+    assert type(decoder.layers[1].source_attention) is attends
+    written = torch.full((N, K, 1), model.config.decoder_start_token_id)
+    origins = torch.arange(K).repeat(N, 1)
+    for t in range(STEPS):
+        n = len(sentences)
+        logits, weights = decoder.step(written[:, :, -1], origins), decoder.source_weights()
+        k = 1 if t == 0 else K
+        outputs = model(
+            encoder_outputs=(states[sentences].repeat_interleave(k, 0),),
+            attention_mask=mask[sentences].repeat_interleave(k, 0),
+            decoder_input_ids=written[:, :k].flatten(0, 1),
+        )
+        torch.testing.assert_close(logits, outputs.logits[:, -1].view(n, k, -1), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(n, k, dtype=torch.float64))
+        assert (weights[mask[sentences][:, None].expand_as(weights) == 0] == 0).all()
+        origins = torch.randint(0, K, (n, K), generator=draws)
+        written = written.gather(1, origins[:, :, None].expand_as(written))
+        written = torch.cat((written, torch.randint(3, 20, (n, K, 1), generator=draws)), dim=2)
+        if t == 4:  # the second leaves, and the last takes its place
+            decoder.move(torch.tensor([1]), torch.tensor([3]), 3)
+            sentences, written, origins = [0, 3, 2], written[[0, 3, 2]], origins[[0, 3, 2]]
