@@ -22,15 +22,16 @@ class IncrementalSelfAttention:
     Args:
         attention: the model's.
         states: any tensor (N, ...) of the model's type.
+        rows: R of most steps.
         room: keys to take memory for.
     """
 
-    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, room: int):
+    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, rows: int, room: int):
         self.d_k, self.d_v = attention.d_k, attention.d_v
         heads = attention.q_proj.out_features // attention.d_k
         layers = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self.project = products_by_head(layers, heads, attention.scaling)
-        self.output = product_added(attention.out_proj)
+        self.project = products_by_head(layers, heads, attention.scaling, rows)
+        self.output = product_added(attention.out_proj, rows)
         # A key and its value side by side: (N, H, room, d_k + d_v).
         self.seen = states.new_empty(len(states), heads, room, self.d_k + self.d_v)
 
@@ -72,16 +73,17 @@ class SourceAttention:
         attention: the model's.
         states: (N, S, D), the encoder's output.
         padding: (N, S), -inf where the source is padding and else 0; None where nothing is.
+        rows: R of most steps.
     """
 
-    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, padding: torch.Tensor | None):
+    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, padding: torch.Tensor | None, rows: int):
         keys, values = _source_keys_and_values(attention, states)
         # Contiguous, because every step reads them.
         self.keys = keys.transpose(2, 3).contiguous()  # (N, H, d_k, S)
         self.values = values.contiguous()  # (N, H, S, d_v)
         # Added to the scores, for each head again because a product can only add what has its shape: (N, H, 1, S).
         self.mask = None if padding is None else padding[:, None, None].repeat(1, self.keys.shape[1], 1, 1)
-        self.project, self.output = product(attention.q_proj), product_added(attention.out_proj)
+        self.project, self.output = product(attention.q_proj, rows), product_added(attention.out_proj, rows)
         self._weights = states.new_empty(0)
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
@@ -115,7 +117,8 @@ class FoldedSourceAttention:
     Args and use: as of `SourceAttention`.
     """
 
-    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, padding: torch.Tensor | None):
+    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, padding: torch.Tensor | None, rows: int):
+        del rows  # every sentence has weights of its own
         keys, values = _source_keys_and_values(attention, states)
         N, H, S = keys.shape[:3]
         query_weight = attention.q_proj.weight.unflatten(0, (H, -1))  # (H, d_k, D)

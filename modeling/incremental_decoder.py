@@ -45,7 +45,7 @@ class IncrementalDecoder:
             decoder.embed_scale,
             decoder.embed_positions,
         )
-        self.norm, self.output = decoder.norm, product(model.lm_head)
+        self.norm, self.output = decoder.norm, product(model.lm_head, len(states) * hypotheses)
         self.sentences, self.hypotheses, self.past = len(states), hypotheses, 0
         padding = None
         if not source_mask.all():
@@ -55,7 +55,7 @@ class IncrementalDecoder:
         # Added to the scores of self-attention: 0 for a key of the hypothesis, -inf for one of another.
         self.own_mask = states.new_empty(self.sentences, hypotheses, self.room * hypotheses)
         self.nobody_else = states.new_full((hypotheses, hypotheses), float("-inf")).fill_diagonal_(0.0)
-        self.layers = [_Layer(layer, states, padding, self.room * hypotheses) for layer in decoder.layers]
+        self.layers = [_Layer(layer, states, padding, hypotheses, self.room) for layer in decoder.layers]
 
     def step(self, tokens: torch.Tensor, origins: torch.Tensor | None = None) -> torch.Tensor:
         """What follows: logits (N, K, V), at the first step (N, 1, V), for all hypotheses begin alike.
@@ -123,17 +123,19 @@ class _Layer:
         layer: the model's.
         states: (N, S, D), the encoder's output.
         padding: (N, S), -inf where the source is padding and else 0; None where nothing is.
-        room: keys to take memory for.
+        hypotheses: K.
+        room: steps to take memory for.
     """
 
-    def __init__(self, layer: DecoderLayer, states: torch.Tensor, padding: torch.Tensor | None, room: int):
-        self.own_attention = IncrementalSelfAttention(layer.self_attn, states, room)
-        folded = FoldedSourceAttention.pays(layer.cross_attn, states)
-        self.source_attention = (FoldedSourceAttention if folded else SourceAttention)(
-            layer.cross_attn, states, padding
-        )
-        self.inner, self.activation = product(layer.feed_forward.fc1), layer.feed_forward.activation
-        self.outer = product_added(layer.feed_forward.fc2)
+    def __init__(
+        self, layer: DecoderLayer, states: torch.Tensor, padding: torch.Tensor | None, hypotheses: int, room: int
+    ):
+        rows = len(states) * hypotheses
+        self.own_attention = IncrementalSelfAttention(layer.self_attn, states, rows, room * hypotheses)
+        kind = FoldedSourceAttention if FoldedSourceAttention.pays(layer.cross_attn, states) else SourceAttention
+        self.source_attention = kind(layer.cross_attn, states, padding, rows)
+        self.inner, self.outer = product(layer.feed_forward.fc1, rows), product_added(layer.feed_forward.fc2, rows)
+        self.activation = layer.feed_forward.activation
         self.norms = norm(layer.self_attn_norm), norm(layer.cross_attn_norm), norm(layer.feed_forward_norm)
         self.is_pre_norm = layer.self_attn_norm.is_pre_norm
 

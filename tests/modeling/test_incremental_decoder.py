@@ -5,9 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from vanilla_transformer.modeling import (
+    VanillaTransformerConfig,
+    VanillaTransformerForConditionalGeneration,
+    row_products,
+)
 from vanilla_transformer.modeling.incremental_attention import FoldedSourceAttention, SourceAttention
 from vanilla_transformer.modeling.incremental_decoder import FIRST_ROOM, IncrementalDecoder
+from vanilla_transformer.modeling.row_products import product, product_added
 
 N, K, S = 4, 3, 7
 STEPS = FIRST_ROOM + 4  # so that the room is doubled
@@ -54,6 +59,40 @@ def source_mask(padded: bool) -> torch.Tensor:
 def test_steps_are_the_forward_pass(monkeypatch, name: str, folded: bool, padded: bool):
     monkeypatch.setattr(FoldedSourceAttention, "pays", staticmethod(lambda attention, states: folded))
     check(model_of(**MODELS[name]), source_mask(padded), FoldedSourceAttention if folded else SourceAttention)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("rows", (1, 2, 12))
+@pytest.mark.parametrize("bias", (False, True), ids=("no bias", "bias"))
+def test_a_packed_weight_multiplies_any_number_of_rows(rows: int, bias: bool, dtype: torch.dtype):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(40, 24, bias=bias).to(dtype)
+    x, others = torch.randn(20, 40).to(dtype), torch.randn(20, 24).to(dtype)
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
+    with torch.inference_mode():
+        for R in (1, 2, 3, 12, 20):
+            expected = layer(x[:R])
+            torch.testing.assert_close(product(layer, rows)(x[:R]), expected, **close)
+            torch.testing.assert_close(product_added(layer, rows)(x[:R], others[:R]), expected + others[:R], **close)
+
+
+def test_what_is_packed(monkeypatch):
+    single, double, short = (
+        torch.empty(4, 4),
+        torch.empty(4, 4, dtype=torch.float64),
+        torch.empty(4, 4, dtype=torch.bfloat16),
+    )
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    assert row_products._packs(single, 2) and row_products._packs(short, 1)
+    assert not row_products._packs(single, 1)  # a vector: there is nothing to gain
+    assert (
+        not row_products._packs(single, 0) and not row_products._packs(short, 0) and not row_products._packs(double, 64)
+    )
+    assert not row_products._packs(single.to("meta"), 64)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)
+    assert not row_products._packs(single, 64) and not row_products._packs(short, 64)
 
 
 def test_layers_with_hooks_are_called():
