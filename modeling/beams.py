@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import torch
 
+from .decoder_weights import DecoderWeights
 from .forbidden_tokens import ForbiddenTokens
 from .hypotheses import Hypothesis, coverage_penalty, hypothesis
 from .length_penalty import length_divisor
@@ -40,7 +41,7 @@ class BeamSearch:
 
     def __init__(
         self,
-        models: Sequence,
+        models: Sequence[DecoderWeights],
         encoded: Sequence[tuple[torch.Tensor, torch.Tensor]],
         options: SearchOptions,
         bounds: Sequence[int],

@@ -8,7 +8,7 @@ Same arguments, same tokens, several times faster.
 import torch
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput
 
-from .beam_search import search_encoded
+from .beam_search import Searcher
 from .search_options import SearchOptions
 
 # What transformers makes of the fields of a configuration that are read below. Whatever else it makes, we lack.
@@ -74,7 +74,7 @@ def beam_search(model, input_ids, logits_processor, stopping_criteria, generatio
         suppress_tokens=tuple(asked.suppress_tokens or ()),
         banned=tuple(map(tuple, asked.bad_words_ids or ())),
     )
-    found = search_encoded([model], [(states, source_mask.long())], options)
+    found = Searcher(model).search_encoded([(states, source_mask.long())], options)
     for number, outputs in enumerate(found, start=1):
         if len(outputs) < options.n_best:
             raise ValueError(f"sentence {number} has {len(outputs)} possible outputs only: lower num_return_sequences")

@@ -7,33 +7,24 @@ Plain products: for a handful of queries torch's kernels for attention are slowe
 gives residual + out_proj(attention), for the sum is free inside a product.
 """
 
-# The configuration fills d_k and d_v, and torch types what a layer holds loosely.
-# pyright: reportArgumentType=false, reportOptionalOperand=false, reportOperatorIssue=false, reportCallIssue=false
-
 import torch
 
-from .attention import MultiHeadAttention, is_ordinary
-from .row_products import product, product_added, products_by_head
+from .decoder_weights import SelfAttentionWeights, SourceAttentionWeights
 
 
 class IncrementalSelfAttention:
     """Self-attention, and the keys and values it has made.
 
     Args:
-        attention: the model's.
+        weights: of the layer.
         states: any tensor (N, ...) of the model's type.
-        rows: R of most steps.
         room: keys to take memory for.
     """
 
-    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, rows: int, room: int):
-        self.d_k, self.d_v = attention.d_k, attention.d_v
-        heads = attention.q_proj.out_features // attention.d_k
-        layers = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self.project = products_by_head(layers, heads, attention.scaling, rows)
-        self.output = product_added(attention.out_proj, rows)
+    def __init__(self, weights: SelfAttentionWeights, states: torch.Tensor, room: int):
+        self.d_k, self.d_v, self.project, self.output = weights.d_k, weights.d_v, weights.project, weights.output
         # A key and its value side by side: (N, H, room, d_k + d_v).
-        self.seen = states.new_empty(len(states), heads, room, self.d_k + self.d_v)
+        self.seen = states.new_empty(len(states), weights.heads, room, self.d_k + self.d_v)
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor, past: int, mask: torch.Tensor | None) -> torch.Tensor:
         """(R, D).
@@ -70,20 +61,19 @@ class SourceAttention:
     """Cross-attention: the keys and values of a sentence are made once, and its hypotheses are K queries on them.
 
     Args:
-        attention: the model's.
+        weights: of the layer.
         states: (N, S, D), the encoder's output.
         padding: (N, S), -inf where the source is padding and else 0; None where nothing is.
-        rows: R of most steps.
     """
 
-    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, padding: torch.Tensor | None, rows: int):
-        keys, values = _source_keys_and_values(attention, states)
+    def __init__(self, weights: SourceAttentionWeights, states: torch.Tensor, padding: torch.Tensor | None):
+        keys, values = weights.keys_and_values(states)
         # Contiguous, because every step reads them.
         self.keys = keys.transpose(2, 3).contiguous()  # (N, H, d_k, S)
         self.values = values.contiguous()  # (N, H, S, d_v)
         # Added to the scores, for each head again because a product can only add what has its shape: (N, H, 1, S).
         self.mask = None if padding is None else padding[:, None, None].repeat(1, self.keys.shape[1], 1, 1)
-        self.project, self.output = product(attention.q_proj, rows), product_added(attention.out_proj, rows)
+        self.project, self.output = weights.query, weights.output
         self._weights = states.new_empty(0)
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
@@ -117,29 +107,28 @@ class FoldedSourceAttention:
     Args and use: as of `SourceAttention`.
     """
 
-    def __init__(self, attention: MultiHeadAttention, states: torch.Tensor, padding: torch.Tensor | None, rows: int):
-        del rows  # every sentence has weights of its own
-        keys, values = _source_keys_and_values(attention, states)
+    def __init__(self, weights: SourceAttentionWeights, states: torch.Tensor, padding: torch.Tensor | None):
+        query_layer, output_layer = weights.query_layer, weights.output_layer
+        keys, values = weights.keys_and_values(states)
         N, H, S = keys.shape[:3]
-        query_weight = attention.q_proj.weight.unflatten(0, (H, -1))  # (H, d_k, D)
-        output_weight = attention.out_proj.weight.t().unflatten(0, (H, -1))  # (H, d_v, D)
+        query_weight = query_layer.weight.unflatten(0, (H, -1))  # (H, d_k, D)
+        output_weight = output_layer.weight.t().unflatten(0, (H, -1))  # (H, d_v, D)
         self.keys = (keys @ query_weight).view(N, H * S, -1)
         self.values = (values @ output_weight).view(N, H * S, -1)
         # Added to the scores: (N, 1, H S), the padding and the queries' bias.
         self.mask = None if padding is None else padding.repeat(1, H)[:, None]
-        if attention.q_proj.bias is not None:
-            bias = (keys @ attention.q_proj.bias.view(H, -1, 1)).view(N, 1, -1)
+        if query_layer.bias is not None:
+            bias = (keys @ query_layer.bias.view(H, -1, 1)).view(N, 1, -1)
             self.mask = bias if self.mask is None else self.mask + bias
-        if attention.out_proj.bias is not None:
-            self.values += attention.out_proj.bias / H  # the weights of a head sum to 1
+        if output_layer.bias is not None:
+            self.values += output_layer.bias / H  # the weights of a head sum to 1
         self.heads = H
         self._weights = states.new_empty(0)
 
     @staticmethod
-    def pays(attention: MultiHeadAttention, states: torch.Tensor) -> bool:
+    def pays(weights: SourceAttentionWeights, states: torch.Tensor) -> bool:
         """Whether these are few enough sentences that a step reads less so, and the weights are there to be read."""
-        N, S = states.shape[:2]
-        return N * S <= 2 * attention.d_k and is_ordinary(attention.q_proj) and is_ordinary(attention.out_proj)
+        return weights.folds and states.shape[0] * states.shape[1] <= 2 * weights.d_k
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         N, H = len(self.keys), self.heads
@@ -155,15 +144,6 @@ class FoldedSourceAttention:
     def move(self, to: torch.Tensor, from_: torch.Tensor, left: int) -> None:
         self.keys, self.values = _move(self.keys, to, from_, left), _move(self.values, to, from_, left)
         self.mask = None if self.mask is None else _move(self.mask, to, from_, left)
-
-
-def _source_keys_and_values(attention: MultiHeadAttention, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, H, S, d_k), scaled by 1 / sqrt(d_k), and (N, H, S, d_v)."""
-    N, S = states.shape[:2]
-    rows = states.flatten(0, 1)
-    keys = product(attention.k_proj)(rows) * attention.scaling
-    values = product(attention.v_proj)(rows)
-    return keys.view(N, S, -1, attention.d_k).transpose(1, 2), values.view(N, S, -1, attention.d_v).transpose(1, 2)
 
 
 def _move(kept: torch.Tensor, to: torch.Tensor, from_: torch.Tensor, left: int) -> torch.Tensor:

@@ -21,9 +21,8 @@ What makes it fast:
 
 import torch
 
+from .decoder_weights import DecoderWeights, LayerWeights
 from .incremental_attention import FoldedSourceAttention, IncrementalSelfAttention, SourceAttention
-from .layers import DecoderLayer
-from .row_products import lookup, norm, product, product_added
 
 FIRST_ROOM = 32  # steps; when they are over the room is doubled
 
@@ -32,30 +31,24 @@ class IncrementalDecoder:
     """The decoder of one model, for one batch.
 
     Args:
-        model: a `VanillaTransformerForConditionalGeneration`, in evaluation mode.
+        weights: of the model.
         states: (N, S, D), the encoder's output.
         source_mask: (N, S), 1 for tokens and 0 for padding; no row may be all padding.
         hypotheses: K.
     """
 
-    def __init__(self, model, states: torch.Tensor, source_mask: torch.Tensor, hypotheses: int):
-        decoder = model.model.decoder
-        self.embed, self.embed_scale, self.embed_positions = (
-            lookup(decoder.embed_tokens),
-            decoder.embed_scale,
-            decoder.embed_positions,
-        )
-        self.norm, self.output = decoder.norm, product(model.lm_head, len(states) * hypotheses)
+    def __init__(self, weights: DecoderWeights, states: torch.Tensor, source_mask: torch.Tensor, hypotheses: int):
+        self.weights = weights
         self.sentences, self.hypotheses, self.past = len(states), hypotheses, 0
         padding = None
         if not source_mask.all():
             padding = states.new_zeros(source_mask.shape).masked_fill_(source_mask == 0, float("-inf"))
-        self.room, self.limit = FIRST_ROOM, model.config.max_position_embeddings
+        self.room, self.limit = FIRST_ROOM, weights.config.max_position_embeddings
         self.encodings = self._encodings(states)
         # Added to the scores of self-attention: 0 for a key of the hypothesis, -inf for one of another.
         self.own_mask = states.new_empty(self.sentences, hypotheses, self.room * hypotheses)
         self.nobody_else = states.new_full((hypotheses, hypotheses), float("-inf")).fill_diagonal_(0.0)
-        self.layers = [_Layer(layer, states, padding, hypotheses, self.room) for layer in decoder.layers]
+        self.layers = [_Layer(layer, states, padding, self.room * hypotheses) for layer in weights.layers]
 
     def step(self, tokens: torch.Tensor, origins: torch.Tensor | None = None) -> torch.Tensor:
         """What follows: logits (N, K, V), at the first step (N, 1, V), for all hypotheses begin alike.
@@ -77,11 +70,11 @@ class IncrementalDecoder:
             self.own_mask[:, :, keys : keys + K] = self.nobody_else
             mask = self.own_mask[:, None, :, : keys + K]  # (N, 1, K, L)
 
-        x = self.embed(tokens[:, :K].flatten()) * self.embed_scale + self.encodings[past]  # (N K, D)
+        x = self.weights.embed(tokens[:, :K].flatten()) * self.weights.embed_scale + self.encodings[past]  # (N K, D)
         for layer in self.layers:
             x = layer(x, keys, mask)
         self.past += 1
-        return self.output(self.norm(x)).view(N, K, -1)
+        return self.weights.output(self.weights.norm(x)).view(N, K, -1)
 
     def source_weights(self) -> torch.Tensor:
         """Where the last step looked in the source: of the last layer, the mean over heads (N, K, S), rows sum to 1.
@@ -106,7 +99,7 @@ class IncrementalDecoder:
 
     def _encodings(self, like: torch.Tensor) -> torch.Tensor:
         """(room, D), of every position that there is room for."""
-        return self.embed_positions(torch.arange(min(self.room, self.limit), device=like.device)).to(like.dtype)
+        return self.weights.embed_positions(torch.arange(min(self.room, self.limit), device=like.device)).to(like.dtype)
 
     def _double_the_room(self) -> None:
         self.room *= 2
@@ -120,32 +113,28 @@ class _Layer:
     """One layer, for the newest position of every hypothesis.
 
     Args:
-        layer: the model's.
+        weights: of the layer.
         states: (N, S, D), the encoder's output.
         padding: (N, S), -inf where the source is padding and else 0; None where nothing is.
-        hypotheses: K.
-        room: steps to take memory for.
+        room: keys to take memory for.
     """
 
-    def __init__(
-        self, layer: DecoderLayer, states: torch.Tensor, padding: torch.Tensor | None, hypotheses: int, room: int
-    ):
-        rows = len(states) * hypotheses
-        self.own_attention = IncrementalSelfAttention(layer.self_attn, states, rows, room * hypotheses)
-        kind = FoldedSourceAttention if FoldedSourceAttention.pays(layer.cross_attn, states) else SourceAttention
-        self.source_attention = kind(layer.cross_attn, states, padding, rows)
-        self.inner, self.outer = product(layer.feed_forward.fc1, rows), product_added(layer.feed_forward.fc2, rows)
-        self.activation = layer.feed_forward.activation
-        self.norms = norm(layer.self_attn_norm), norm(layer.cross_attn_norm), norm(layer.feed_forward_norm)
-        self.is_pre_norm = layer.self_attn_norm.is_pre_norm
+    def __init__(self, weights: LayerWeights, states: torch.Tensor, padding: torch.Tensor | None, room: int):
+        self.weights = weights
+        self.own_attention = IncrementalSelfAttention(weights.own_attention, states, room)
+        folds = FoldedSourceAttention.pays(weights.source_attention, states)
+        self.source_attention = (FoldedSourceAttention if folds else SourceAttention)(
+            weights.source_attention, states, padding
+        )
 
     def __call__(self, x: torch.Tensor, past: int, mask: torch.Tensor | None) -> torch.Tensor:
         """(R, D) -> (R, D), see `IncrementalSelfAttention`."""
-        own_norm, source_norm, feed_forward_norm = self.norms
-        if self.is_pre_norm:
+        inner, activation, outer = self.weights.inner, self.weights.activation, self.weights.outer
+        own_norm, source_norm, feed_forward_norm = self.weights.norms
+        if self.weights.is_pre_norm:
             x = self.own_attention(own_norm(x), x, past, mask)
             x = self.source_attention(source_norm(x), x)
-            return self.outer(self.activation(self.inner(feed_forward_norm(x))), x)
+            return outer(activation(inner(feed_forward_norm(x))), x)
         x = own_norm(self.own_attention(x, x, past, mask))
         x = source_norm(self.source_attention(x, x))
-        return feed_forward_norm(self.outer(self.activation(self.inner(x)), x))
+        return feed_forward_norm(outer(activation(inner(x)), x))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from .decoder_weights import DecoderWeights
 from .incremental_decoder import IncrementalDecoder
 
 CHUNK = 128  # tokens
@@ -17,7 +18,7 @@ class NextTokens:
     """One model, or several as an ensemble, on one batch of sources.
 
     Args:
-        models: `VanillaTransformerForConditionalGeneration`s with one vocabulary, in evaluation mode.
+        models: with one vocabulary.
         encoded: of each model the states (N, S, D) of its encoder, and (N, S) 1 for tokens and 0 for padding.
         hypotheses: K.
         forbid: changes scores (N, K, V), given the outputs so far (N, K, t), in place.
@@ -25,7 +26,7 @@ class NextTokens:
 
     def __init__(
         self,
-        models: Sequence,
+        models: Sequence[DecoderWeights],
         encoded: Sequence[tuple[torch.Tensor, torch.Tensor]],
         hypotheses: int,
         forbid: Callable[[torch.Tensor, torch.Tensor], object],

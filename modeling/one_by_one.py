@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
+from .decoder_weights import DecoderWeights
 from .forbidden_tokens import ForbiddenTokens
 from .hypotheses import Hypothesis, hypothesis
 from .next_tokens import NextTokens, best_continuations
@@ -21,7 +22,7 @@ NUCLEUS = 1024  # tokens that are likely to hold the probability of top_p
 
 
 def write_one_by_one(
-    models: Sequence,
+    models: Sequence[DecoderWeights],
     encoded: Sequence[tuple[torch.Tensor, torch.Tensor]],
     options: SearchOptions,
     bounds: Sequence[int],

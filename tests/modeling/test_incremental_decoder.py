@@ -10,6 +10,7 @@ from vanilla_transformer.modeling import (
     VanillaTransformerForConditionalGeneration,
     row_products,
 )
+from vanilla_transformer.modeling.decoder_weights import DecoderWeights, SourceAttentionWeights
 from vanilla_transformer.modeling.incremental_attention import FoldedSourceAttention, SourceAttention
 from vanilla_transformer.modeling.incremental_decoder import FIRST_ROOM, IncrementalDecoder
 from vanilla_transformer.modeling.row_products import product, product_added
@@ -57,7 +58,7 @@ def source_mask(padded: bool) -> torch.Tensor:
 @pytest.mark.parametrize("folded", (False, True), ids=("plain", "folded"))
 @pytest.mark.parametrize("name", MODELS)
 def test_steps_are_the_forward_pass(monkeypatch, name: str, folded: bool, padded: bool):
-    monkeypatch.setattr(FoldedSourceAttention, "pays", staticmethod(lambda attention, states: folded))
+    monkeypatch.setattr(FoldedSourceAttention, "pays", staticmethod(lambda weights, states: folded))
     check(model_of(**MODELS[name]), source_mask(padded), FoldedSourceAttention if folded else SourceAttention)
 
 
@@ -121,11 +122,12 @@ def test_layers_with_hooks_are_called():
 
 def test_folded_where_a_step_reads_less():
     attention = model_of().model.decoder.layers[0].cross_attn  # d_k = 4
-    assert FoldedSourceAttention.pays(attention, torch.empty(1, 8, 16))
-    assert not FoldedSourceAttention.pays(attention, torch.empty(1, 9, 16))
-    assert not FoldedSourceAttention.pays(attention, torch.empty(2, 8, 16))
+    weights = SourceAttentionWeights(attention, 1)
+    assert FoldedSourceAttention.pays(weights, torch.empty(1, 8, 16))
+    assert not FoldedSourceAttention.pays(weights, torch.empty(1, 9, 16))
+    assert not FoldedSourceAttention.pays(weights, torch.empty(2, 8, 16))
     attention.q_proj.register_forward_hook(lambda *_: None)
-    assert not FoldedSourceAttention.pays(attention, torch.empty(1, 8, 16))
+    assert not FoldedSourceAttention.pays(SourceAttentionWeights(attention, 1), torch.empty(1, 8, 16))
 
 
 @torch.inference_mode()
@@ -133,7 +135,7 @@ def check(model, mask: torch.Tensor, attends: type) -> None:
     """Hypotheses that change places, and sentences that leave."""
     sentences, draws = list(range(N)), torch.Generator().manual_seed(1)
     states = torch.randn(N, S, model.config.d_model, dtype=torch.float64, generator=draws)
-    decoder = IncrementalDecoder(model, states, mask, K)
+    decoder = IncrementalDecoder(DecoderWeights(model, N * K), states, mask, K)
     assert type(decoder.layers[1].source_attention) is attends
     written = torch.full((N, K, 1), model.config.decoder_start_token_id)
     origins = torch.arange(K).repeat(N, 1)

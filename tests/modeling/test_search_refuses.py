@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from vanilla_transformer.modeling import Translator
-from vanilla_transformer.modeling.beam_search import search, search_encoded
+from vanilla_transformer.modeling.beam_search import Searcher, search
+from vanilla_transformer.modeling.decoder_weights import DecoderWeights
 from vanilla_transformer.modeling.forced_decoding import pad
 from vanilla_transformer.modeling.length_penalty import length_divisor
 from vanilla_transformer.modeling.lexical_constraints import RequiredPhrases
@@ -28,7 +29,7 @@ def test_what_was_encoded_can_be_searched_twice(make_model):
     encoded = encode(model)
     before = [tensor.clone() for tensor in encoded[0]]
     options = SearchOptions(num_beams=3, max_length_ratio=1.5, coverage_penalty=0.2)
-    first, second = (search_encoded([model], encoded, options) for _ in range(2))
+    first, second = (Searcher(model).search_encoded(encoded, options) for _ in range(2))
     assert first == second
     assert all(torch.equal(tensor, other) for tensor, other in zip(encoded[0], before, strict=True))
 
@@ -40,7 +41,7 @@ def test_logits_out_of_the_ordinary_are_normalised_all_the_same(make_model):
         model.lm_head.forward = lambda states, plain=plain, scale=scale: plain(states) + scale  # the same for all tokens
         model.lm_head.register_forward_hook(lambda *_: None)  # so that it is called
         with torch.no_grad():
-            following = NextTokens([model], encode(model), 1, lambda scores, written: None)
+            following = NextTokens([DecoderWeights(model, 4)], encode(model), 1, lambda scores, written: None)
             scores, normalizers = following(torch.ones(4, 1, dtype=torch.long), None, torch.zeros(4, 1, 0, dtype=torch.long))
         assert torch.allclose((scores - normalizers[..., None]).logsumexp(-1), torch.zeros(4, 1).double(), atol=1e-9)
 
@@ -89,7 +90,7 @@ def test_models_on_several_devices_are_refused(make_model):
         search(model, SOURCES)
     elsewhere = SimpleNamespace(config=make_model().config, device=torch.device("meta"))
     with pytest.raises(ValueError, match="the models of an ensemble must be on one device: the first is on cpu"):
-        search_encoded([make_model(), elsewhere], [(torch.zeros(1, 1, 16), torch.ones(1, 1))] * 2, SearchOptions())
+        Searcher([make_model(), elsewhere])
 
 
 def test_ends_and_starts_that_the_model_does_not_have_are_refused(make_model):
