@@ -4,7 +4,7 @@
     decode = DECODERS["marian-sdpa"](folder, "fp32", "cpu")
     decode(sources, Decoding(beams=4, max_new_tokens=20))
 
-`ours` is `beam_search.search`, `ours-early` the same with `early_stopping=True`, as CTranslate2 stops; `ours-generate` is
+`ours` is `beam_search.Searcher`, `ours-early` the same with `early_stopping=True`, as CTranslate2 stops; `ours-generate` is
 transformers' `generate` of our model; `marian-*` that of MarianMT, whose layers are those of our default configuration; `ct2-*`
 is CTranslate2. Outputs end in `</s>`, if it was written.
 """
@@ -137,17 +137,17 @@ def load_ours(folder: Path, precision: str, device: str) -> Any:
 
 
 def ours(folder: Path, precision: str, device: str) -> Decoder:
-    from vanilla_transformer.modeling.beam_search import search
+    from vanilla_transformer.modeling.beam_search import Searcher
     from vanilla_transformer.modeling.search_options import SearchOptions
 
-    model = load_ours(folder, precision, device)
+    searcher = Searcher(load_ours(folder, precision, device))
 
     def decode(sources: Ids, how: Decoding) -> Ids:
         options = SearchOptions(
             num_beams=how.beams, max_new_tokens=how.max_new_tokens, max_new_tokens_beyond_source=None,
             length_penalty=how.length_penalty, length_penalty_kind="hf", early_stopping=how.early_stopping,
         )  # fmt: skip
-        return [hypotheses[0].token_ids for hypotheses in search(model, sources, options)]
+        return [hypotheses[0].token_ids for hypotheses in searcher.search(sources, options)]
 
     return decode
 

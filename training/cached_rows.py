@@ -13,11 +13,16 @@ from typing import Any
 
 from datasets import Dataset, Features, IterableDataset, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub.utils import HfHubHTTPError
 
 from vanilla_transformer.training.corpus_files import CorpusError, split_pair, unreadable
 
 # Part of every cache name: raise it when the same files would give other rows than before.
 _READER_VERSION = 1
+
+# What reading over the network raises. The bases of the Hub's own error are HTTPError of httpx or httpx2, whichever
+# huggingface_hub stands on, and OSError.
+FAILURES: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, DatasetGenerationError)  # type: ignore[assignment]
 
 
 def file_list(files: Sequence[str] | None) -> tuple[str, ...]:
@@ -56,16 +61,25 @@ def cached_dataset(
 
 
 def load_hub(files: Sequence[str] | None, name: str, config: str | None, split: str, streaming: bool = False) -> Any:
-    """A data set of the Hub, or a folder. CorpusError if it cannot be had, is empty, or files are given too."""
+    """A data set of the Hub (`at_revision`), or a folder. CorpusError if it cannot be had, is empty, or files are given too."""
     if files:
         raise CorpusError(f"give either data files or the data set {name!r}, not both")
     try:
-        data = load_dataset(name, config, split=split, streaming=streaming)
-    except (ValueError, OSError, DatasetGenerationError) as error:
+        path, revision = at_revision(name)
+        data = load_dataset(path, config, revision=revision, split=split, streaming=streaming)
+    except (ValueError, *FAILURES) as error:
         raise cannot_load(error, f"data set {name!r}, configuration {config!r}, split {split!r}") from None
     if isinstance(data, Dataset) and not len(data):
         raise CorpusError(f"data set {name!r}, split {split!r}: the corpus is empty (no rows)")
     return data
+
+
+def at_revision(name: str) -> tuple[str, str | None]:
+    """"owner/name" or "owner/name@REVISION" (a branch, tag or commit) apart, as `datasets` takes them; a folder whole."""
+    if os.path.exists(name):
+        return name, None
+    path, _, revision = name.partition("@")
+    return path, revision or None
 
 
 def contents_of(files: Sequence[str]) -> tuple[str, ...]:
@@ -77,12 +91,13 @@ def hub_contents(name: str, config: str | None, split: str) -> tuple[str, ...]:
     """What a part of a data set is made of: the contents of files that are here, the addresses of others, which on the Hub
     contain the revision. CorpusError if it cannot be had.
     """
+    path, revision = at_revision(name)
     try:
-        files = (load_dataset_builder(name, config).config.data_files or {}).get(split, [])
-    except (ValueError, OSError, DatasetGenerationError) as error:
+        files = (load_dataset_builder(path, config, revision=revision).config.data_files or {}).get(split, [])
+    except (ValueError, *FAILURES) as error:
         raise cannot_load(error, f"data set {name!r}, configuration {config!r}") from None
     found = tuple(_content_hash(file) if os.path.isfile(file) else str(file) for file in files)
-    return (name, str(config), split, *found)
+    return (path, str(config), split, *found)
 
 
 def cannot_load(error: Exception, what: str) -> CorpusError:

@@ -18,9 +18,8 @@ from itertools import zip_longest
 from typing import Any
 
 from datasets import Features, Value, get_dataset_split_names
-from datasets.exceptions import DatasetGenerationError
 
-from vanilla_transformer.training.cached_rows import cached_dataset, cannot_load, describe, file_list, load_hub
+from vanilla_transformer.training.cached_rows import at_revision, cached_dataset, cannot_load, describe, file_list
 from vanilla_transformer.training.corpus_files import (
     ROW_FORMATS,
     CorpusError,
@@ -30,6 +29,7 @@ from vanilla_transformer.training.corpus_files import (
     split_pair,
 )
 from vanilla_transformer.training.encoding import DroppedRows, encode_pairs, encode_texts, pair_lengths
+from vanilla_transformer.training.hub_data import FAILURES, load_part
 
 __all__ = [
     "CorpusError",
@@ -62,14 +62,17 @@ def load_pairs(
             `target`; or "train.en,train.de", a pair of plain text files (also `.gz`). A pair whose suffixes
             are the two languages is ordered by them, any other is source,target.
         dataset_name: a data set on the Hub, or a folder, instead of files, with `dataset_config` and `split`.
-        streaming: an `IterableDataset` that reads while it is iterated and stores nothing.
+        streaming: an `IterableDataset` that reads while it is iterated and stores nothing; of a data set a `HubStream`.
 
     Raises:
         CorpusError: with file and row, what was found and what to do.
     """
     if dataset_name is not None:
-        data = load_hub(files, dataset_name, dataset_config, split, streaming)
-        return _pairs_from_hub(data, dataset_name, source_lang, target_lang)
+
+        def pairs(data: Any) -> Any:
+            return _pairs_from_hub(data, dataset_name, source_lang, target_lang)
+
+        return load_part(files, dataset_name, dataset_config, split, streaming, pairs)
     arguments = {"files": file_list(files), "source_lang": source_lang, "target_lang": target_lang}
     return cached_dataset(
         _generate_pairs,
@@ -94,13 +97,15 @@ def load_texts(
     """
     features = Features({"text": Value("string")})
     if dataset_name is not None:
-        data = load_hub(files, dataset_name, dataset_config, split, streaming)
 
-        def texts(columns: dict[str, list[Any]]) -> dict[str, list[str]]:
+        def texts_of(columns: dict[str, list[Any]]) -> dict[str, list[str]]:
             rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
             return {"text": [text for row in rows for text in _texts_of(row, dataset_name, fields)]}
 
-        return data.map(texts, batched=True, remove_columns=list(data.features or []), features=features)
+        def texts(data: Any) -> Any:
+            return data.map(texts_of, batched=True, remove_columns=list(data.features or []), features=features)
+
+        return load_part(files, dataset_name, dataset_config, split, streaming, texts)
     return cached_dataset(_generate_texts, {"files": file_list(files), "fields": tuple(fields)}, features, streaming)
 
 
@@ -126,9 +131,10 @@ def iterate_texts(
 
 def has_part(dataset_name: str, dataset_config: str | None, part: str) -> bool:
     """Whether a data set on the Hub, or a folder, has a part (a split) of that name. CorpusError if it has none at all."""
+    path, revision = at_revision(dataset_name)
     try:
-        return part in get_dataset_split_names(dataset_name, dataset_config)
-    except (ValueError, OSError, DatasetGenerationError) as error:
+        return part in get_dataset_split_names(path, dataset_config, revision=revision)
+    except (ValueError, *FAILURES) as error:
         raise cannot_load(error, f"data set {dataset_name!r}, configuration {dataset_config!r}") from None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from vanilla_transformer.training.cached_rows import at_revision
 from vanilla_transformer.training.card_usage import UNPINNED, usage
 from vanilla_transformer.training.score_names import direction_of, headlines, on_hub, shown_scores, title
 from vanilla_transformer.training.task_cards import TaskCard, task_card
@@ -47,7 +48,8 @@ def model_card(
     dataset = flags.get("dataset_name")
     if dataset and (dataset.count("/") > 1 or Path(dataset).exists()):  # a folder, which is nobody else's business
         dataset = None
-    results = _eval_results(flags, metrics, about, dataset)
+    dataset, revision = at_revision(dataset) if dataset else (None, None)
+    results = _eval_results(flags, metrics, about, dataset, revision)
     # What is no code of a language is left to the user: the Hub would refuse the whole card.
     codes = [code for code in about.languages if len(code) in (2, 3) and code.isalpha() and code.islower()]
     front = {"language": codes or None, "datasets": [dataset] if dataset else None, **(author_said or {})}
@@ -123,7 +125,7 @@ def _has_decoder(model: PreTrainedModel) -> bool:
 
 
 def _eval_results(
-    flags: dict[str, Any], metrics: list[dict[str, Any]], about: TaskCard, dataset: str | None
+    flags: dict[str, Any], metrics: list[dict[str, Any]], about: TaskCard, dataset: str | None, revision: str | None
 ) -> list[EvalResult]:
     """The claims as the Hub's `model-index`, each with its sacreBLEU signature."""
     results = []
@@ -139,6 +141,7 @@ def _eval_results(
                     dataset_type="custom" if files or not dataset else dataset,
                     dataset_name=files or dataset or "custom",
                     dataset_split=row["split"],
+                    dataset_revision=None if files else revision,
                     metric_type=on_hub(score),
                     metric_name=f"{title(score)}, mean of the directions" if is_mean else title(score),
                     metric_value=row[score],
@@ -155,7 +158,9 @@ def _results(metrics: list[dict[str, Any]]) -> str:
         return "Not measured."
     names = list(dict.fromkeys(name for row in rows for name in shown_scores(row)))
     of_all = [name for name in names if not direction_of(name)]
-    table = _table(["part", "update", *map(title, of_all)], [[row["split"], row["step"], *_values(row, of_all)] for row in rows])
+    table = _table(
+        ["part", "update", *map(title, of_all)], [[row["split"], row["step"], *_values(row, of_all)] for row in rows]
+    )
     if of_all != names:
         of_each = list(dict.fromkeys(map(direction_of, names)))[1:]
         lines = [
@@ -164,7 +169,12 @@ def _results(metrics: list[dict[str, Any]]) -> str:
             for one in of_each
             if f"bleu_{one}" in row
         ]
-        table += ["", "BLEU and chrF above are the means of:", "", *_table(["part", "direction", "BLEU", "chrF"], lines)]
+        table += [
+            "",
+            "BLEU and chrF above are the means of:",
+            "",
+            *_table(["part", "direction", "BLEU", "chrF"], lines),
+        ]
     signatures = {row[key] for row in rows for key in ("bleu_signature", "chrf_signature") if key in row}
     beams = ", ".join(f"{row['split']} with {row['num_beams']} beams" for row in rows if "num_beams" in row)
     notes = ["", f"Generated: {beams}."] if beams else [""]
@@ -197,10 +207,14 @@ def _training(
     told = [row for row in metrics if row["split"] == "validation"]
     if told:
         last = told[-1]
-        lines[0] += f" for {last['step']:,} updates ({last['tokens']:,} tokens, {last['seconds'] / 60:.1f} minutes of training)"
+        lines[0] += (
+            f" for {last['step']:,} updates ({last['tokens']:,} tokens, {last['seconds'] / 60:.1f} minutes of training)"
+        )
     versions = environment.get("versions", {})
     where = [environment["hardware"]] if environment.get("hardware") else []
-    where += [f"{name} {versions[name]}" for name in ("vanilla-transformer", "torch", "transformers") if name in versions]
+    where += [
+        f"{name} {versions[name]}" for name in ("vanilla-transformer", "torch", "transformers") if name in versions
+    ]
     decisive = (
         "preset",
         "max_tokens",

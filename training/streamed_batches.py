@@ -28,9 +28,10 @@ import numpy as np
 from datasets.exceptions import DatasetGenerationError
 
 from vanilla_transformer.training.arguments import DataArguments
-from vanilla_transformer.training.cached_rows import cannot_load, contents_of, hub_contents
+from vanilla_transformer.training.cached_rows import cannot_load, contents_of
 from vanilla_transformer.training.corpus_files import CorpusError
 from vanilla_transformer.training.encoding import DroppedRows, StreamPart, together
+from vanilla_transformer.training.hub_data import contents_of_training_part
 from vanilla_transformer.training.prefetching import Prefetched
 from vanilla_transformer.training.task import Corpus
 from vanilla_transformer.training.token_batches import cut_batches
@@ -127,9 +128,9 @@ def refuse_mixtures(data: DataArguments, kinds: int) -> None:
 
 def contents_of_stream(data: DataArguments, tokenizer: Any, *meaning: Any) -> str:
     """What a stream of the training part is made of, and what becomes of it. CorpusError if a file cannot be read."""
-    name = data.dataset_name
     ids = getattr(tokenizer, "fingerprint", None) or tokenizer.backend_tokenizer.to_str()
-    contents = contents_of(data.train_file) if name is None else hub_contents(name, data.dataset_config, "train")
+    name = data.dataset_name
+    contents = contents_of(data.train_file) if name is None else contents_of_training_part(name, data.dataset_config)
     return repr((contents, ids, *meaning))
 
 
