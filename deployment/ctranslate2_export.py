@@ -15,7 +15,6 @@ It can be used with CTranslate2 alone, as any model that was converted from tran
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -36,6 +35,7 @@ from vanilla_transformer.deployment.ctranslate2_equality import (
     random_sources,
 )
 from vanilla_transformer.deployment.ctranslate2_specification import import_ctranslate2, transformer_specification
+from vanilla_transformer.deployment.model_fingerprint import model_fingerprint
 from vanilla_transformer.modeling import Translator, VanillaTransformerForConditionalGeneration
 
 PRECISIONS = ("float32", *MEAN_LIMITS)
@@ -102,7 +102,7 @@ def export(
                     f"the export in {precision} is not the same model: {'; '.join(results[-1].faults)}; nothing was written"
                 )
         tokenizer.save_pretrained(folder)
-        _describe(folder, model, results, fingerprint_of(model_name) if os.path.isdir(model_name) else None)
+        _describe(folder, model, results, model_fingerprint(model_name) if os.path.isdir(model_name) else None)
         _rename(folder, output)
     return results
 
@@ -125,18 +125,6 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{folder}: exported in version {version}, this is version {EXPORT_VERSION}; export the model anew"
         )
     return described
-
-
-def fingerprint_of(folder: str | Path) -> str:
-    """32 hexadecimal digits over the files that make a model what it is: configuration, weights and tokenizer."""
-    hashed = hashlib.sha256()
-    names = ["config.json", "tokenizer.json", *sorted(path.name for path in Path(folder).glob("*.safetensors"))]
-    for name in names:
-        path = Path(folder) / name
-        if path.is_file():
-            with path.open("rb") as file:
-                hashed.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return hashed.hexdigest()[:32]
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

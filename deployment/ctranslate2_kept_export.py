@@ -16,7 +16,8 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.utils import HfHubHTTPError, HFValidationError
 
 from vanilla_transformer.deployment.ctranslate2_equality import table
-from vanilla_transformer.deployment.ctranslate2_export import export, fingerprint_of, is_export, read_description
+from vanilla_transformer.deployment.ctranslate2_export import export, is_export, read_description
+from vanilla_transformer.deployment.model_fingerprint import model_fingerprint
 
 
 def kept_export(model: str, precision: str) -> Path:
@@ -30,7 +31,7 @@ def kept_export(model: str, precision: str) -> Path:
     if not os.path.isfile(os.path.join(local, "config.json")):
         what = "no model in this folder (no config.json)" if os.path.isdir(local) else "no such folder"
         raise ValueError(f"{model}: {what}; give the output folder of a run, an export, or user/model on the Hub")
-    fingerprint = fingerprint_of(local)
+    fingerprint = model_fingerprint(local)
     beside = Path(local) / f"ctranslate2-{precision}"
     cached = Path(constants.HF_HOME) / "vanilla-transformer" / "ctranslate2" / f"{fingerprint}-{precision}"
     for folder in (beside, cached):

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from vanilla_transformer.deployment.ctranslate2_export import PRECISIONS, is_exp
 from vanilla_transformer.deployment.ctranslate2_kept_export import kept_export
 from vanilla_transformer.deployment.ctranslate2_specification import import_ctranslate2, vocabulary_of
 from vanilla_transformer.modeling import Translation, Translator, VanillaTransformerConfig
-from vanilla_transformer.modeling.hypotheses import Hypothesis
-from vanilla_transformer.modeling.search_options import SearchOptions
+from vanilla_transformer.modeling.translator import Search
+from vanilla_transformer.modeling.translator_options import SEARCH_OPTIONS
 from vanilla_transformer.tokenization import VanillaTransformerTokenizer
 
-_SEARCH = {field.name for field in fields(SearchOptions)}
 _OTHERS = {"target_lang", "target_prefix", "max_tokens", "batch_size", "chunk_size", "split_long"}
 
 
@@ -80,16 +78,14 @@ class CTranslate2Translator(Translator):
         Raises:
             ValueError: also for an option that it does not have, by its name.
         """
-        if unknown := sorted(options.keys() - _SEARCH - _OTHERS):
+        if unknown := sorted(options.keys() - SEARCH_OPTIONS - _OTHERS):
             raise ValueError(f"{unknown[0]} is not for CTranslate2; use the engine vanilla")
         options = {"early_stopping": True} | options
         check_options({name: value for name, value in options.items() if value != []})  # an empty list of phrases
         return super().stream(texts, **options)
 
-    def _search(
-        self, sources: list[list[int]], prefixes: list[list[int]], numbers: list[int], how: Any
-    ) -> list[list[Hypothesis]]:
-        return self.model.search(sources, how.search, prefixes)
+    def _searcher(self, how: Any) -> Search:
+        return lambda sources, prefixes, numbers: self.model.search(sources, how.search, prefixes)
 
     def _log_probs(self, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
         return self.model.score(sources, targets)

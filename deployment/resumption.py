@@ -14,12 +14,10 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-_FINGERPRINTED = ("*.json", "*.safetensors", "*.bin", "*.txt")
-_WEIGHTS_AT_ONCE = 2**20
+from vanilla_transformer.deployment.whole_file import names_of, standard_output
 
 
 class ResumableOutput:
@@ -38,17 +36,13 @@ class ResumableOutput:
     """
 
     def __init__(self, name: str, decides: dict[str, Any], resume: bool):
-        self.path = Path(name).resolve()  # a link stays a link
-        if self.path.is_dir():
-            raise ValueError(f"{name}: is a folder; give the name of a file")
+        self.path, self.partial = names_of(name)
+        self.progress = self.path.with_name(f"{self.path.name}.progress")
+        self._is_device = self.partial == self.path
         self.decides = json.loads(json.dumps(decides))  # as it will be read again
         self.lines = self._bytes = 0
         self._digest = hashlib.blake2b(digest_size=16)
         self._expected: str | None = None
-        # A device, as /dev/null, is written to directly: nothing may be renamed onto it.
-        self._is_device = self.path.exists() and not self.path.is_file()
-        self.partial = self.path if self._is_device else self.path.with_name(f"{self.path.name}.partial")
-        self.progress = self.path.with_name(f"{self.path.name}.progress")
         if self._is_device:
             if resume:
                 raise ValueError(f"{name}: is no ordinary file, and cannot be resumed; leave out --resume")
@@ -143,15 +137,18 @@ class ResumableOutput:
         self.progress.unlink(missing_ok=True)
 
 
-def model_fingerprint(name: str) -> str:
-    """32 hexadecimal digits over the files of a model's folder; of a model of the Hub, its name."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return name
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted({path for pattern in _FINGERPRINTED for path in folder.glob(pattern) if path.is_file()}):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            while block := file.read(_WEIGHTS_AT_ONCE):
-                digest.update(block)
-    return digest.hexdigest()
+class StandardOutput:
+    """Standard output, where every chunk is out as soon as it is done. As `ResumableOutput`, but nothing can be resumed."""
+
+    def __init__(self) -> None:
+        self._out = standard_output()
+        self.lines = 0
+
+    def rest(self, lines: Iterable[str]) -> Iterator[str]:
+        return iter(lines)
+
+    def write(self, text: str) -> None:
+        self._out.write(text)
+
+    def save(self, lines: int) -> None:
+        self._out.flush()

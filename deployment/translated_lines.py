@@ -14,26 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vanilla_transformer.deployment.line_input import Line
 from vanilla_transformer.deployment.minimum_bayes_risk import expected_utilities
 from vanilla_transformer.deployment.word_alignment import Span, TokenLinks, WordLinks, token_links
 from vanilla_transformer.modeling import Translation
-from vanilla_transformer.modeling.length_penalty import length_divisor
-from vanilla_transformer.modeling.sentences import split_text
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line to translate, and what its translation must begin with, must hold and must not hold."""
-
-    number: int
-    text: str
-    prefix: str = ""
-    required: tuple[str, ...] = ()
-    banned: tuple[str, ...] = ()
-
-    @property
-    def is_constrained(self) -> bool:
-        return bool(self.prefix or self.required or self.banned)
+from vanilla_transformer.modeling.sentences import split_text, text_fits
+from vanilla_transformer.modeling.translations import best_with_best, joined
 
 
 @dataclass(frozen=True)
@@ -62,6 +48,15 @@ class TranslatedLine:
     candidates: list[Candidate]
     pieces: int
     too_long: bool
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One piece of a line. Samples of it are drawn by its number."""
+
+    line: Line
+    text: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -108,9 +103,15 @@ class LineTranslator:
         self.translator.stream([], n_best=self.samples or self.n_best, **self.options)
 
     def translate(self, lines: Sequence[Line]) -> list[TranslatedLine]:
-        """ValueError, with the line's number, for what cannot be translated as it was asked for."""
+        """ValueError, with the line's place, for what cannot be translated as it was asked for."""
         parts, too_long = zip(*map(self._parts, lines), strict=True)
-        outputs = iter(self._outputs(lines, [row[1::2] for row in parts]))
+        pieces = [
+            # The same draws whatever the size of a chunk, and after a resume.
+            _Piece(line, text, line.number - 1 + (index << 32))
+            for line, row in zip(lines, parts, strict=True)
+            for index, text in enumerate(row[1::2])
+        ]
+        outputs = iter(self._outputs(pieces))
         return [
             self._joined(line, row, [next(outputs) for _ in row[1::2]], long)
             for line, row, long in zip(lines, parts, too_long, strict=True)
@@ -125,7 +126,7 @@ class LineTranslator:
             return parts, False
         if line.is_constrained:
             raise ValueError(
-                f"line {line.number}: longer than the model's max_position_embeddings={self._limit}; shorten it: constraints "
+                f"{line.place}: longer than the model's max_position_embeddings={self._limit}; shorten it: constraints "
                 "are for lines that are translated as a whole"
             )
         pieces = []
@@ -136,44 +137,50 @@ class LineTranslator:
                 if before:  # only of a whole line: what a splitter returns is bare
                     parts[0] += before
         except ValueError as error:
-            raise ValueError(
-                f"line {line.number}: {error} for the model's max_position_embeddings={self._limit}"
-            ) from None
+            raise ValueError(f"{line.place}: {error} for the model's max_position_embeddings={self._limit}") from None
         return [parts[0], *pieces], True
 
     def _fits(self, piece: str) -> bool:
-        # A token has a byte or more, a character four or fewer: most texts need not be encoded to be measured.
-        text = self._tag + piece
-        return 4 * len(text) + 2 <= self._limit or len(self.translator.tokenizer(text)["input_ids"]) <= self._limit
+        return text_fits(self._tag + piece, self.translator.tokenizer, self._limit)
 
-    def _outputs(self, lines: Sequence[Line], pieces: Sequence[list[str]]) -> list[list[_Output]]:
-        """The n best of every piece of every line, in order."""
-        flat = [(line, piece) for line, row in zip(lines, pieces, strict=True) for piece in row]
-        numbers = [
-            line.number - 1 + (place << 32) for line, row in zip(lines, pieces, strict=True) for place in range(len(row))
-        ]
+    def _outputs(self, pieces: Sequence[_Piece]) -> list[list[_Output]]:
+        """The n best of every piece, in order."""
         # One call for all that are asked for alike: nearly always one for all.
         groups: dict[tuple, list[int]] = defaultdict(list)
-        for index, (line, _) in enumerate(flat):
-            groups[line.required, line.banned].append(index)
-        outputs: list[list[_Output]] = [[] for _ in flat]
-        for (required, banned), indices in groups.items():
-            options = dict(self.options)
-            if required:
-                options["required"] = [*options.get("required", ()), *required]
-            if banned:
-                options["banned"] = [*options.get("banned", ()), *banned]
-            if any(flat[index][0].prefix for index in indices):
-                options["target_prefix"] = [flat[index][0].prefix for index in indices]
-            if options.get("do_sample"):
-                # The same draws whatever the size of a chunk, and after a resume.
-                options["numbers"] = [numbers[index] for index in indices]
-                options["seed"] = options.get("seed", 0)
-            texts = [flat[index][1] for index in indices]
-            found = self.translator.stream(texts, n_best=self.samples or self.n_best, chunk_size=len(texts), **options)
+        for index, piece in enumerate(pieces):
+            groups[piece.line.required, piece.line.banned].append(index)
+        outputs: list[list[_Output]] = [[] for _ in pieces]
+        for indices in groups.values():
+            found = self._translations([pieces[index] for index in indices])
             for index, translation in zip(indices, found, strict=True):
                 outputs[index] = self._chosen(translation.n_best)
-        return self._aligned([piece for _, piece in flat], outputs) if self.align else outputs
+        return self._aligned([piece.text for piece in pieces], outputs) if self.align else outputs
+
+    def _translations(self, pieces: Sequence[_Piece]) -> list[Translation]:
+        """Of pieces whose lines require and ban the same. ValueError, with the place of the line that is to blame."""
+        options, line = dict(self.options), pieces[0].line
+        if line.required:
+            options["required"] = [*options.get("required", ()), *line.required]
+        if line.banned:
+            options["banned"] = [*options.get("banned", ()), *line.banned]
+        if any(piece.line.prefix for piece in pieces):
+            options["target_prefix"] = [piece.line.prefix for piece in pieces]
+        if options.get("do_sample"):
+            options["numbers"] = [piece.number for piece in pieces]
+            options["seed"] = options.get("seed", 0)
+        count, texts = self.samples or self.n_best, [piece.text for piece in pieces]
+        try:
+            return list(self.translator.stream(texts, n_best=count, chunk_size=len(texts), **options))
+        except ValueError as error:
+            if not any(piece.line.is_constrained for piece in pieces):
+                raise  # no line asks for anything that the others do not
+            if len(pieces) == 1:
+                raise ValueError(f"{line.place}: {error}") from error
+            # The search says what is wrong, and not where. This is, at most, as much work again.
+            middle = len(pieces) // 2
+            self._translations(pieces[:middle])
+            self._translations(pieces[middle:])
+            raise
 
     def _chosen(self, translations: list[Translation]) -> list[_Output]:
         if not self.samples:
@@ -196,40 +203,36 @@ class LineTranslator:
         return outputs
 
     def _joined(self, line: Line, parts: list[str], outputs: list[list[_Output]], too_long: bool) -> TranslatedLine:
-        """Best with best, second with second, and so on. Where there are fewer (samples alike, a model that may write no
-        more), the last again, so that as many lines are written for each line read.
+        """As many translations as lines shall be written for each line read, though there may be fewer of a piece (samples
+        alike, a model that may write no more).
         """
-        ranks = [[row[min(rank, len(row) - 1)] for row in outputs] for rank in range(self.n_best)]
-        candidates = [self._candidate(line, parts, some) for some in ranks]
-        return TranslatedLine(line.number, candidates, sum(row[0].translation.pieces for row in outputs), too_long)
+        alpha, kind = self.options.get("length_penalty", 0.6), self.options.get("length_penalty_kind", "paper")
+        translations = [[output.translation for output in row] for row in outputs]
+        whole = joined(parts[::2], translations, self.n_best, alpha, kind)
+        candidates = [
+            self._candidate(line, parts, one, some)
+            for one, some in zip(whole.n_best, best_with_best(outputs, self.n_best), strict=True)
+        ]
+        return TranslatedLine(line.number, candidates, whole.pieces, too_long)
 
-    def _candidate(self, line: Line, parts: list[str], outputs: list[_Output]) -> Candidate:
-        texts = [parts[0]]
-        for output, gap in zip(outputs, parts[2::2], strict=True):
-            texts += [output.translation.text, gap]
-        text = "".join(texts)
-        translations = [output.translation for output in outputs]
-        normalized = translations[0].normalized_score
-        score = sum((translation.score for translation in translations), 0.0)
-        if len(outputs) > 1:
-            length = sum(len(translation.token_ids) for translation in translations)
-            alpha, kind = self.options.get("length_penalty", 0.6), self.options.get("length_penalty_kind", "paper")
-            normalized = score / length_divisor(max(1, length), alpha, kind)
+    def _candidate(self, line: Line, parts: list[str], whole: Translation, outputs: list[_Output]) -> Candidate:
         utilities = [output.utility for output in outputs if output.utility is not None]
         return Candidate(
-            text,
-            score,
-            normalized,
-            any(translation.cut for translation in translations),
+            whole.text,
+            whole.score,
+            whole.normalized_score,
+            whole.cut,
             sum(utilities) / len(utilities) if utilities else None,
-            _word_links(line.text, text, parts, texts, outputs) if self.align else None,
+            _word_links(line.text, whole.text, parts, outputs) if self.align else None,
         )
 
 
-def _word_links(source: str, target: str, parts: list[str], texts: list[str], outputs: list[_Output]) -> list[Span]:
+def _word_links(source: str, target: str, parts: list[str], outputs: list[_Output]) -> list[Span]:
     words = WordLinks(source, target)
-    for index, output in enumerate(outputs):
+    source_start = target_start = len(parts[0])
+    for piece, gap, output in zip(parts[1::2], parts[2::2], outputs, strict=True):
         if output.links is not None:
-            before = 2 * index + 1
-            words.add(output.links, sum(map(len, parts[:before])), sum(map(len, texts[:before])))
+            words.add(output.links, source_start, target_start)
+        source_start += len(piece) + len(gap)
+        target_start += len(output.translation.text) + len(gap)
     return words.sorted()

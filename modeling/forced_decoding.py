@@ -3,6 +3,7 @@
 Shapes: B batch, S source length, T target length, D d_model, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -127,3 +128,15 @@ def check_text(text: object, position: int) -> None:
             f"text {position}: character {error.start + 1} is half a surrogate pair, which is no Unicode; "
             "read the text as UTF-8, or remove the character"
         ) from error
+
+
+def mean_log_probs(each: Sequence[list[list[float]]]) -> list[list[float]]:
+    """Of several models' log-probabilities of the same outputs those of an ensemble: the logarithm of the mean of P."""
+    if len(each) == 1:
+        return each[0]
+    return [[_log_of_mean(token) for token in zip(*rows, strict=True)] for rows in zip(*each, strict=True)]
+
+
+def _log_of_mean(log_probs: Sequence[float]) -> float:
+    most = max(log_probs)
+    return most + math.log(math.fsum(math.exp(one - most) for one in log_probs) / len(log_probs))

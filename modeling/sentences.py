@@ -30,6 +30,12 @@ _SENTENCE_END = re.compile(
 )
 
 
+def text_fits(text: str, tokenizer, limit: int) -> bool:
+    """Whether a text, the tag of its language included, has `limit` tokens at most, `</s>` counted."""
+    # A token has a byte or more, a character four or fewer: most texts need not be encoded to be measured.
+    return 4 * len(text) + 2 <= limit or len(tokenizer(text)["input_ids"]) <= limit
+
+
 def split_text(text: str, fits: Callable[[str], bool]) -> list[str]:
     """White space, piece, white space, piece ... white space: joined they are the text again.
 

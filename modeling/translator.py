@@ -5,61 +5,29 @@
 'Hallo, Welt.'
 """
 
-import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import Any
 
-import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-from .beam_search import search
+from .beam_search import Searcher
 from .by_transformers import search_by_transformers
-from .forced_decoding import LOGITS_AT_ONCE, batches, check_text, evaluation, score_pairs, token_log_probs
+from .forced_decoding import (
+    LOGITS_AT_ONCE,
+    batches,
+    check_text,
+    evaluation,
+    mean_log_probs,
+    score_pairs,
+    token_log_probs,
+)
 from .hypotheses import Hypothesis
-from .length_penalty import length_divisor
-from .search_options import SearchOptions
-from .sentences import split_text
+from .loading import load_model_and_tokenizer
+from .sentences import split_text, text_fits
+from .translations import Translation, joined
+from .translator_options import TranslatorOptions, target_ids, translator_options
 
-SEARCH_OPTIONS = {field.name for field in fields(SearchOptions)}
-
-
-@dataclass(frozen=True)
-class Translation:
-    """One output.
-
-    Attributes:
-        text: without special tokens.
-        score: ln P(text | source): the sum over its tokens, `</s>` among them if it was written; 0 if it has none.
-        normalized_score: the score as beam search compares it, see `length_penalty.py`.
-        token_ids: what the model wrote, `</s>` among it.
-        cut: the output reached its bound without `</s>`.
-        pieces: in how many pieces the text was translated: 1; 0 if it was empty; more if it was too long.
-        n_best: the best `n_best` outputs, best first; this one is the first of them.
-    """
-
-    text: str
-    score: float
-    normalized_score: float
-    token_ids: list[int]
-    cut: bool
-    pieces: int = 1
-    n_best: list["Translation"] = field(default_factory=list, repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class _Options:
-    """What one call of the translator was asked for."""
-
-    tag: str
-    search: SearchOptions
-    by_transformers: dict
-    max_tokens: int
-    batch_size: int | None
-    chunk_size: int
-    split_long: bool
+Ids = list[list[int]]
+Search = Callable[[Ids, Ids, list[int]], list[list[Hypothesis]]]  # sources, their prefixes and numbers
 
 
 class Translator:
@@ -84,6 +52,7 @@ class Translator:
             if hasattr(tokenizer, "check_fits"):
                 tokenizer.check_fits(one.config)
         self.tokenizer = tokenizer
+        self._is_frozen, self._kept = False, None
 
     @classmethod
     def from_pretrained(
@@ -106,28 +75,14 @@ class Translator:
                 raise ValueError("no model: give the folder of one, or of several")
             each = [cls.from_pretrained(one, device, revision, trust_remote_code) for one in path_or_repo]
             return cls([translator.model for translator in each], each[0].tokenizer)
-        name = os.fspath(path_or_repo)
-        looks_like_a_path = name.startswith((".", "~", os.sep)) or name.count("/") > 1 or os.path.exists(name)
-        if looks_like_a_path and not os.path.isdir(name):
-            raise ValueError(f"{name}: no such folder; give a folder that holds a model, or user/model on the Hub")
-        if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
-            raise ValueError(f"{name}: no model in this folder (no config.json); give the output folder of a run")
-        options = {"revision": revision, "trust_remote_code": trust_remote_code}
-        try:
-            model = AutoModelForSeq2SeqLM.from_pretrained(name, **options)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name}: no model could be loaded: {_first_line(error)}") from error
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name}: no tokenizer could be loaded: {_first_line(error)}") from error
-        if device is None:
-            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        try:
-            model.to(device)
-        except (RuntimeError, AssertionError) as error:  # an unknown name; a torch without CUDA
-            raise ValueError(f"device={device}: {_first_line(error)}") from error
-        return cls(model.eval(), tokenizer)
+        return cls(*load_model_and_tokenizer(path_or_repo, device, revision, trust_remote_code))
+
+    def freeze(self) -> "Translator":
+        """The weights will not change any more: what is laid out of them is kept from one call to the next. For services, where
+        calls are many and short. Returns the translator.
+        """
+        self._is_frozen = True
+        return self
 
     def __call__(self, texts: str | Iterable[str], **options) -> str | list[str]:
         """A text gives a text, several give a list. Options as in `translate`."""
@@ -182,61 +137,31 @@ class Translator:
             ValueError: a text too long or no valid Unicode (with its position, counted from 1), a language
                 without a tag (with those that have one), options out of range or in contradiction.
         """
-        for name in ("num_return_sequences", "return_dict_in_generate"):
-            if name in options:
-                raise ValueError(f"{name} is not for here: ask for n_best translations, each with its scores")
-        counts = {"max_tokens": max_tokens, "chunk_size": chunk_size}
-        if batch_size is not None:
-            counts["batch_size"] = batch_size
-        for name, value in counts.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} must be at least 1")
-        if num_beams is None:
-            num_beams = 1 if do_sample else 4
-        by_transformers = {name: value for name, value in options.items() if name not in SEARCH_OPTIONS}
-        options = {name: value for name, value in options.items() if name in SEARCH_OPTIONS}
-        if by_transformers and do_sample and seed is not None:
-            raise ValueError(f"seed does not go with {next(iter(by_transformers))}, which is for transformers: torch.manual_seed")
-        # Padding and `<s>` are no output. A model that wrote them would make lengths, and so scores, ambiguous.
-        no_output = {self.tokenizer.pad_token_id, self.model.config.decoder_start_token_id}
-        options |= {
-            "num_beams": num_beams,
-            "do_sample": do_sample,
-            "seed": int(torch.randint(2**31, ())) if do_sample and seed is None else seed or 0,
-            "suppress_tokens": tuple(sorted(no_output.union(options.get("suppress_tokens") or ()))),
-            "banned": self._phrases("banned", banned),
-            "required": self._phrases("required", required),
-        }
-        how = _Options(
-            tag="" if target_lang is None else f"{self.tokenizer.language_tag(target_lang)} ",
-            search=SearchOptions(**options),
-            by_transformers=by_transformers,
+        how = translator_options(
+            self.tokenizer,
+            self.model.config,
+            target_lang=target_lang,
+            num_beams=num_beams,
+            do_sample=do_sample,
+            seed=seed,
+            banned=banned,
+            required=required,
             max_tokens=max_tokens,
             batch_size=batch_size,
             chunk_size=chunk_size,
             split_long=split_long,
+            **options,
         )
         return self._stream(iter(texts), target_prefix, count() if numbers is None else iter(numbers), how)
-
-    def _phrases(self, name: str, phrases: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-        if isinstance(phrases, str):
-            raise ValueError(f"{name}={phrases!r} must be a list of words and phrases: [{phrases!r}]")
-        if not all(phrase.strip() for phrase in phrases):
-            raise ValueError(f"{name} has an empty phrase: leave it out")
-        return tuple(map(tuple, self._target_ids(phrases)))
-
-    def _target_ids(self, texts: Iterable[str]) -> list[list[int]]:
-        texts = list(texts)
-        return self.tokenizer(text_target=texts, add_special_tokens=False)["input_ids"] if texts else []
 
     def _stream(
         self,
         texts: Iterator[str],
         target_prefix: str | Iterable[str] | None,
         numbers: Iterator[int],
-        how: _Options,
+        how: TranslatorOptions,
     ) -> Iterator[Translation]:
-        before = 0
+        before, search = 0, self._searcher(how)
         prefixes = None if target_prefix is None or isinstance(target_prefix, str) else iter(target_prefix)
         while chunk := list(islice(texts, how.chunk_size)):
             if prefixes is None:
@@ -245,25 +170,30 @@ class Translator:
                 begin = list(islice(prefixes, len(chunk)))
             if len(begin) < len(chunk):
                 raise ValueError(f"text {before + len(begin) + 1} has no target_prefix: give one for each text")
+            prefix_ids = target_ids(self.tokenizer, begin)
             pieces: list[str] = []  # of all texts, one after the other
             beginnings: list[list[int]] = []  # the prefix of each, in tokens
             drawn_by: list[int] = []  # the number of each
             gaps: list[list[str]] = []  # for each text: the white space before, between and behind its pieces
-            for position, (text, ids) in enumerate(zip(chunk, self._target_ids(begin), strict=True), start=before + 1):
+            for position, (text, ids) in enumerate(zip(chunk, prefix_ids, strict=True), start=before + 1):
                 parts = self._parts(text, position, how)
                 if how.search.required and len(parts) > 3:
-                    raise ValueError(f"text {position} is translated in pieces, so no phrase can be required of it: shorten it")
+                    raise ValueError(
+                        f"text {position} is translated in pieces, so no phrase can be required of it: shorten it"
+                    )
                 pieces += parts[1::2]
                 number = next(numbers, position - 1)
                 drawn_by += [number + (piece << 32) for piece in range(len(parts) // 2)]
                 beginnings += [ids, *[[] for _ in parts[3::2]]] if len(parts) > 1 else []
                 gaps.append(parts[::2])
-            translated = iter(self._translate(self._encode(pieces, how), beginnings, drawn_by, how))
+            translated = iter(self._translate(self._encode(pieces, how), beginnings, drawn_by, how, search))
             for around in gaps:
-                yield _joined(around, list(islice(translated, len(around) - 1)), how)
+                found = list(islice(translated, len(around) - 1))
+                n_best = max(map(len, found), default=how.search.n_best)  # a model may have fewer outputs
+                yield joined(around, found, n_best, how.search.length_penalty, how.search.length_penalty_kind)
             before += len(chunk)
 
-    def _parts(self, text: str, position: int, how: _Options) -> list[str]:
+    def _parts(self, text: str, position: int, how: TranslatorOptions) -> list[str]:
         """White space, piece, white space ...: no piece of an empty text, one of a short one, as nearly all are."""
         check_text(text, position)
         if not text.strip():
@@ -271,8 +201,7 @@ class Translator:
         limit = self.limit
 
         def fits(piece: str) -> bool:
-            # A token has a byte or more, a character four or fewer: most texts need not be encoded to be measured.
-            return 4 * len(how.tag + piece) + 2 <= limit or len(self._encode([piece], how)[0]) <= limit
+            return text_fits(how.tag + piece, self.tokenizer, limit)
 
         if fits(text):
             return ["", text, ""]
@@ -292,11 +221,16 @@ class Translator:
         """Tokens that a text may have: of an ensemble the least of its models'."""
         return min(model.config.max_position_embeddings for model in self.models)
 
-    def _encode(self, texts: Sequence[str], how: _Options) -> list[list[int]]:
+    def _encode(self, texts: Sequence[str], how: TranslatorOptions) -> list[list[int]]:
         return self.tokenizer([how.tag + text for text in texts])["input_ids"] if texts else []
 
     def _translate(
-        self, sources: list[list[int]], prefixes: list[list[int]], numbers: Sequence[int], how: _Options
+        self,
+        sources: list[list[int]],
+        prefixes: list[list[int]],
+        numbers: Sequence[int],
+        how: TranslatorOptions,
+        search: Search,
     ) -> list[list[Translation]]:
         """The n best of each source, in the order of the sources."""
         results: list[list[Translation]] = [[] for _ in sources]
@@ -306,7 +240,7 @@ class Translator:
             max_rows = min(max_rows, how.batch_size)
         for batch in batches([len(source) for source in sources], how.max_tokens, max_rows):
             given = [sources[i] for i in batch], [prefixes[i] for i in batch], [numbers[i] for i in batch]
-            for index, found in zip(batch, self._search(*given, how), strict=True):
+            for index, found in zip(batch, search(*given), strict=True):
                 texts = self.tokenizer.batch_decode([one.token_ids for one in found], skip_special_tokens=True)
                 results[index] = [
                     Translation(text, one.score, one.normalized_score, one.token_ids, one.cut)
@@ -314,16 +248,23 @@ class Translator:
                 ]
         return results
 
-    def _search(
-        self, sources: list[list[int]], prefixes: list[list[int]], numbers: list[int], how: _Options
-    ) -> list[list[Hypothesis]]:
-        """The n best of each source of one batch: what another engine does in its own way."""
+    def _searcher(self, how: TranslatorOptions) -> Search:
+        """What gives the n best of each source of a batch, for one stream: another engine has its own."""
         if not how.by_transformers:
-            return search(self.models, sources, how.search, prefixes, numbers)
-        if len(self.models) > 1 or any(prefixes):
-            name = next(iter(how.by_transformers))
-            raise ValueError(f"{name} is for transformers, which has no ensembles and no target_prefix: leave one out")
-        return search_by_transformers(self.model, sources, how.search, how.by_transformers)
+            searcher = self._kept or Searcher(self.models)
+            if self._is_frozen:  # if not, the model may be trained before the next stream
+                self._kept = searcher
+            return lambda sources, prefixes, numbers: searcher.search(sources, how.search, prefixes, numbers)
+
+        def search(sources: Ids, prefixes: Ids, numbers: list[int]) -> list[list[Hypothesis]]:
+            if len(self.models) > 1 or any(prefixes):
+                name = next(iter(how.by_transformers))
+                raise ValueError(
+                    f"{name} is for transformers, which has no ensembles and no target_prefix: leave one out"
+                )
+            return search_by_transformers(self.model, sources, how.search, how.by_transformers)
+
+        return search
 
     def score(
         self,
@@ -356,40 +297,7 @@ class Translator:
         for model in self.models:
             with evaluation(model):
                 each.append(token_log_probs(model, sources, targets, self.tokenizer.pad_token_id))
-        if len(each) == 1:
-            return each[0]
-        return [[_log_of_mean(token) for token in zip(*rows, strict=True)] for rows in zip(*each, strict=True)]
-
-
-def _joined(gaps: list[str], pieces: list[list[Translation]], how: _Options) -> Translation:
-    """The translation of a whole text from those of its pieces: best with best, second with second, and so on.
-
-    `gaps` is the white space before the first piece, between pieces, and behind the last. A piece that has fewer
-    translations than others goes on with its last one.
-    """
-    before, *behind = gaps
-    options = how.search
-    n_best: list[Translation] = []
-    for rank in range(max(map(len, pieces), default=options.n_best)):
-        parts = [piece[min(rank, len(piece) - 1)] for piece in pieces]
-        text = before + "".join(part.text + gap for part, gap in zip(parts, behind, strict=True))
-        score = sum((part.score for part in parts), 0.0)
-        ids = [token for part in parts for token in part.token_ids]
-        normalized = score / length_divisor(max(1, len(ids)), options.length_penalty, options.length_penalty_kind)
-        if len(parts) == 1:
-            normalized = parts[0].normalized_score  # with the coverage penalty
-        cut = any(part.cut for part in parts)
-        n_best.append(Translation(text, score, normalized, ids, cut, len(parts), n_best))
-    return n_best[0]
-
-
-def _log_of_mean(log_probs: Sequence[float]) -> float:
-    most = max(log_probs)
-    return most + math.log(math.fsum(math.exp(one - most) for one in log_probs) / len(log_probs))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return mean_log_probs(each)
 
 
 __all__ = ["Translation", "Translator"]

@@ -31,7 +31,7 @@ from transformers import AutoTokenizer
 from vanilla_transformer.modeling import Translation, Translator
 from vanilla_transformer.scripts.command_line import command, parse_arguments
 from vanilla_transformer.scripts.partial_pairs import Work
-from vanilla_transformer.scripts.translate import Model, load_translator
+from vanilla_transformer.scripts.translation_flags import Model, load_translator
 from vanilla_transformer.training.corpus import CorpusError, iterate_texts
 from vanilla_transformer.training.corpus_files import ROW_FORMATS, file_format, read_rows
 from vanilla_transformer.training.starting_model import load_from

@@ -28,8 +28,11 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
+from vanilla_transformer.deployment.line_counts import LineCounts
+from vanilla_transformer.deployment.line_output import one_line
+from vanilla_transformer.deployment.whole_file import written_whole
 from vanilla_transformer.scripts.command_line import command, parse_arguments
-from vanilla_transformer.scripts.translate import Counts, Model, load_translator, one_line, written_whole
+from vanilla_transformer.scripts.translation_flags import Model, load_translator
 from vanilla_transformer.training.arguments import TaskArguments
 from vanilla_transformer.training.conllu_files import block_of, with_tree
 from vanilla_transformer.training.corpus import iterate_texts, load_texts
@@ -193,7 +196,7 @@ def write_texts(task: str, model: Model, rows: Rows, flags: dict[str, Any]) -> i
     made = translator.stream(
         sources, target_lang=target_lang, num_beams=rows.num_beams, max_tokens=rows.max_tokens, split_long=True
     )
-    counts = Counts()
+    counts = LineCounts()
     with written_whole(rows.output) as out:
         for translation in tqdm(counts.over(made), unit=" rows", disable=None):
             out.write(f"{one_line(translation.text)}\n")

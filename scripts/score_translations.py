@@ -21,11 +21,12 @@ from datasets import disable_progress_bars
 from tqdm import tqdm
 
 from vanilla_transformer.deployment.comet_score import check_comet, comet
+from vanilla_transformer.deployment.line_counts import LineCounts
 from vanilla_transformer.deployment.line_input import lines_of
 from vanilla_transformer.deployment.line_output import one_line
+from vanilla_transformer.deployment.whole_file import written_whole
 from vanilla_transformer.scripts.command_line import command, parse_arguments
-from vanilla_transformer.scripts.translate import Counts, written_whole
-from vanilla_transformer.scripts.translation_flags import Decoding, Models, load_translators
+from vanilla_transformer.scripts.translation_flags import Decoding, Engine, Models, load_translator
 from vanilla_transformer.training.corpus import CorpusError, load_pairs
 from vanilla_transformer.training.explanation import readable_tokens
 from vanilla_transformer.training.metrics import Bleu, ChrF
@@ -85,10 +86,11 @@ class Test:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    model, decoding, test = parse_arguments(
+    model, engine, decoding, test = parse_arguments(
         "score-translations",
         "BLEU and chrF of a model or of given translations; or what a model gives to the references.",
         OptionalModels,
+        Engine,
         LanguagePair,
         Test,
         argv=argv,
@@ -125,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
 
     result: dict[str, Any] = {"sentences": len(references)}
     if test.force:
-        result |= force(model, decoding, sources, references, test.output)
+        result |= force(model, engine, decoding, sources, references, test.output)
     else:
         if test.hypotheses is not None:
             hypotheses = list(lines_of(test.hypotheses))
@@ -135,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
                     "line n must translate pair n"
                 )
         else:
-            hypotheses, counted = translate(model, decoding, sources, test.output)
+            hypotheses, counted = translate(model, engine, decoding, sources, test.output)
             result |= counted
         for name, metric in metrics.items():
             result[name] = metric.compute(predictions=hypotheses, references=references)
@@ -149,11 +151,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def translate(
-    model: Models, decoding: LanguagePair, sources: list[str], output: str | None
+    model: Models, engine: Engine, decoding: LanguagePair, sources: list[str], output: str | None
 ) -> tuple[list[str], dict[str, Any]]:
-    translator = load_translators(model)
+    translator = load_translator(model, engine)
     options = decoding.options() | {"target_lang": decoding.target_lang if decoding.target_tag else None}
-    counts = Counts()
+    counts = LineCounts()
     translations = translator.stream(sources, split_long=True, **options)
     bar = tqdm(counts.over(translations), total=len(sources), unit=" sentences", disable=None)
     hypotheses = [translation.text for translation in bar]
@@ -173,11 +175,11 @@ def translate(
 
 
 def force(
-    model: Models, decoding: LanguagePair, sources: list[str], references: list[str], output: str | None
+    model: Models, engine: Engine, decoding: LanguagePair, sources: list[str], references: list[str], output: str | None
 ) -> dict[str, Any]:
     if len(model.model) > 1:
         raise ValueError("--force takes one --model")
-    translator = load_translators(model)
+    translator = load_translator(model, engine)
     tag = decoding.target_lang if decoding.target_tag else None
     scored = translator.score(sources, references, target_lang=tag, max_tokens=decoding.max_tokens)
     rows = list(tqdm(scored, total=len(sources), unit=" pairs", disable=None))

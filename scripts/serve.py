@@ -12,23 +12,9 @@ import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from vanilla_transformer.scripts.command_line import command, parse_arguments
-
-
-@dataclass
-class Model:
-    model: str = field(metadata={"help": "folder of a trained model, or its name on the Hub"})
-    engine: Literal["vanilla", "ctranslate2"] = field(
-        default="vanilla", metadata={"help": "what computes: PyTorch, or CTranslate2 (which does not tell its attention)"}
-    )
-    compute_type: str = field(
-        default="default", metadata={"help": "of ctranslate2: float32, int8, int8_float32, float16 ..."}
-    )
-    device: str | None = field(
-        default=None, metadata={"help": "cpu, cuda, cuda:1, mps ...; if not set, an accelerator where there is one"}
-    )
+from vanilla_transformer.scripts.translation_flags import Engine, Model, load_translator
 
 
 @dataclass
@@ -66,7 +52,7 @@ class Service:
 @command
 def main(argv: list[str] | None = None) -> int:
     what = "Serves translations over HTTP, and a web page."
-    model, service = parse_arguments("serve", what, Model, Service, argv=argv)
+    model, engine, service = parse_arguments("serve", what, Model, Engine, Service, argv=argv)
     if service.write_space is not None:
         return _write_space(model.model, service.write_space, service.target_langs)
     for package in ("fastapi", "uvicorn", "prometheus_client"):
@@ -74,16 +60,16 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"serve needs {package}, which is not installed: pip install 'vanilla-transformer[serve]'")
     # The port first: that it is taken should be told before a large model is loaded.
     with socket.create_server((service.host, service.port), backlog=2048) as listening:
-        return _serve(model, service, listening)
+        return _serve(model, engine, service, listening)
 
 
-def _serve(model: Model, service: Service, listening: socket.socket) -> int:
+def _serve(model: Model, engine: Engine, service: Service, listening: socket.socket) -> int:
     from vanilla_transformer.deployment.http_server import HttpServer
     from vanilla_transformer.deployment.request_batching import RequestBatches
     from vanilla_transformer.deployment.service_metrics import ServiceMetrics
     from vanilla_transformer.deployment.translation_service import Limits, make_service
 
-    translator, metrics = _load(model), ServiceMetrics()
+    translator, metrics = load_translator(model, engine), ServiceMetrics()
     name = Path(model.model).name or model.model
     limits = Limits(service.max_characters, service.max_beams, service.timeout_seconds)
     batches = RequestBatches(
@@ -106,22 +92,6 @@ def _serve(model: Model, service: Service, listening: socket.socket) -> int:
         return 1
     print("stopped; all that was accepted is answered", file=sys.stderr)
     return 0
-
-
-def _load(model: Model):
-    from transformers.utils.logging import disable_progress_bar
-
-    if not sys.stderr.isatty():
-        disable_progress_bar()
-    if model.engine == "ctranslate2":
-        from vanilla_transformer.deployment.ctranslate2_translator import load_ctranslate2_translator
-
-        return load_ctranslate2_translator(model.model, model.device, model.compute_type)
-    if model.compute_type != "default":
-        raise ValueError(f"--compute-type {model.compute_type} is for --engine ctranslate2")
-    from vanilla_transformer.modeling import Translator
-
-    return Translator.from_pretrained(model.model, device=model.device)
 
 
 def _add_page(app, batches, limits, name: str, target_langs: list[str]) -> None:

@@ -13,24 +13,22 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from tqdm import tqdm
 
+from vanilla_transformer.deployment.line_counts import LineCounts
 from vanilla_transformer.deployment.line_input import InputFormat, lines_of, parsed
-from vanilla_transformer.deployment.line_output import Format, LineOutput, one_line
-from vanilla_transformer.deployment.resumption import ResumableOutput, model_fingerprint
+from vanilla_transformer.deployment.line_output import Format, LineOutput
+from vanilla_transformer.deployment.model_fingerprint import model_fingerprint
+from vanilla_transformer.deployment.resumption import ResumableOutput, StandardOutput
 from vanilla_transformer.deployment.sentence_splitting import sentence_splitter
-from vanilla_transformer.deployment.translated_lines import LineTranslator, TranslatedLine
-from vanilla_transformer.modeling import Translation, Translator
+from vanilla_transformer.deployment.translated_lines import LineTranslator
 from vanilla_transformer.scripts.command_line import command, parse_arguments
-from vanilla_transformer.scripts.translation_flags import Decoding, Model, Models, load_translator, load_translators
+from vanilla_transformer.scripts.translation_flags import Decoding, Engine, Models, load_translator
 
 
 @dataclass
@@ -94,14 +92,14 @@ class Lines:
 @command
 def main(argv: list[str] | None = None) -> int:
     what = "Translates lines of text."
-    models, decoding, lines = parse_arguments("translate", what, Models, Decoding, Lines, argv=argv)
+    models, engine, decoding, lines = parse_arguments("translate", what, Models, Engine, Decoding, Lines, argv=argv)
     decoding.check_sampling(decoding.sample or lines.mbr is not None)
-    if lines.alignments and (models.engine != "vanilla" or len(models.model) > 1):
+    if lines.alignments and (engine.engine != "vanilla" or len(models.model) > 1):
         raise ValueError("--alignments needs one model and --engine vanilla: they are read from its cross-attention")
-    output: Any = nullcontext(_StandardOutput())
+    output: Any = nullcontext(StandardOutput())
     if lines.output != "-":
-        output = ResumableOutput(lines.output, _decides(models, decoding, lines), lines.resume)
-    translator = load_translators(models)
+        output = ResumableOutput(lines.output, _decides(models, engine, decoding, lines), lines.resume)
+    translator = load_translator(models, engine)
     typed = lines.input == "-" and sys.stdin.isatty()
     work = LineTranslator(
         translator,
@@ -113,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         split=sentence_splitter(lines.source_lang) if lines.split_sentences else None,
     )
     format = LineOutput(lines.format, lines.scores, lines.mbr_utility if lines.mbr else None, lines.alignments)
-    counts = Counts()
+    counts = LineCounts()
     with output as out, _bar(lines, typed, out.lines) as bar:
         texts = out.rest(lines_of(lines.input))
         number = out.lines
@@ -121,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
             out.write(format.heading())
         while chunk := list(islice(texts, lines.chunk_lines or (1 if typed else 1024))):
             for line in work.translate(
-                [parsed(text, number + n, lines.input_format) for n, text in enumerate(chunk, start=1)]
+                [parsed(text, number + n, lines.input_format, lines.input) for n, text in enumerate(chunk, start=1)]
             ):
                 counts.add_line(line)
                 out.write(format.written(line))
@@ -132,26 +130,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-class _StandardOutput:
-    """Standard output, where every chunk is out as soon as it is done. As `ResumableOutput`, but nothing can be resumed."""
-
-    def __init__(self) -> None:
-        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # whatever the locale says
-        self.lines = 0
-
-    def rest(self, lines: Iterable[str]) -> Iterator[str]:
-        return iter(lines)
-
-    def write(self, text: str) -> None:
-        sys.stdout.write(text)
-
-    def save(self, lines: int) -> None:
-        sys.stdout.flush()
-
-
-def _decides(models: Models, decoding: Decoding, lines: Lines) -> dict[str, Any]:
+def _decides(models: Models, engine: Engine, decoding: Decoding, lines: Lines) -> dict[str, Any]:
     """All flags that the bytes of the output hang on; models by what they are, not by where they lie."""
-    flags = vars(models) | vars(decoding) | vars(lines)
+    flags = vars(models) | vars(engine) | vars(decoding) | vars(lines)
     for name in ("output", "input", "resume"):  # the input's lines are compared themselves
         del flags[name]
     flags["banned_words"] = decoding.options().get("banned")  # what is in the file
@@ -167,73 +148,6 @@ def _bar(lines: Lines, typed: bool, done: int) -> tqdm:
             total = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
     return tqdm(unit=" lines", disable=disable, initial=done, total=total)
 
-
-@contextmanager
-def written_whole(name: str) -> Iterator[TextIO]:
-    """A file that appears under its name when everything is in it, or standard output ("-").
-
-    What was written before a failure stays in NAME.partial.
-    """
-    if name == "-":
-        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # whatever the locale says
-        yield sys.stdout
-        return
-    path = Path(name).resolve()  # a link stays a link
-    if path.is_dir():
-        raise ValueError(f"{name}: is a folder; give the name of a file")
-    partial = path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.partial")
-    with open(partial, "w", encoding="utf-8", newline="\n") as out:
-        try:
-            yield out
-        except BaseException:
-            out.flush()
-            if partial != path:
-                if os.path.getsize(partial):
-                    print(f"the lines finished so far are in {partial}", file=sys.stderr)
-                else:
-                    partial.unlink()
-            raise
-    if partial != path:
-        os.replace(partial, path)
-
-
-class Counts:
-    """What became of the lines, for the last word on stderr."""
-
-    def __init__(self) -> None:
-        self.lines = self.cut = self.split = 0
-        self.start = time.monotonic()
-
-    def add(self, translation: Translation) -> None:
-        self.lines += 1
-        self.cut += translation.cut
-        self.split += translation.pieces > 1
-
-    def add_line(self, line: TranslatedLine) -> None:
-        self.lines += 1
-        self.cut += line.candidates[0].cut
-        self.split += line.too_long
-
-    def over(self, translations: Iterable[Translation]) -> Iterator[Translation]:
-        for translation in translations:
-            self.add(translation)
-            yield translation
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.start
-
-    def summary(self, translator: Any) -> str:
-        limit = translator.limit
-        parts = [f"{self.lines:,} lines in {self.seconds:.1f} s ({self.lines / max(self.seconds, 1e-9):.1f} lines/s)"]
-        if self.cut:
-            parts.append(f"{self.cut:,} outputs cut at their bound (source tokens + 50, the model's limit, or your own)")
-        if self.split:
-            parts.append(f"{self.split:,} lines longer than the model's {limit:,} tokens, translated in pieces")
-        return "; ".join(parts)
-
-
-__all__ = ["Counts", "Model", "Translator", "load_translator", "main", "one_line", "written_whole"]
 
 if __name__ == "__main__":
     sys.exit(main())

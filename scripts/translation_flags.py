@@ -32,9 +32,15 @@ class Models:
     device: str | None = field(
         default=None, metadata={"help": "cpu, cuda, cuda:1, mps ...; if not set, an accelerator where there is one"}
     )
+
+
+@dataclass
+class Engine:
     engine: Literal["vanilla", "ctranslate2"] = field(
         default="vanilla",
-        metadata={"help": "ctranslate2 is faster on a CPU; it needs vanilla-transformer[ctranslate2]"},
+        metadata={
+            "help": "ctranslate2 is faster on a CPU, and does not tell its attention; it needs vanilla-transformer[ctranslate2]"
+        },
     )
     compute_type: str | None = field(
         default=None,
@@ -113,24 +119,19 @@ class Decoding:
             )
 
 
-def load_translator(model: Model) -> Translator:
-    """The model, ready to use. ValueError in one line if there is none."""
+def load_translator(model: Model | Models, engine: Engine | None = None) -> Any:
+    """The model or the models as one `Translator`, or what has its face. ValueError in one line if that cannot be."""
+    engine = engine or Engine()
+    names = [model.model] if isinstance(model, Model) else model.model
+    if engine.engine == "vanilla" and engine.compute_type is not None:
+        raise ValueError(f"--compute-type {engine.compute_type} is for --engine ctranslate2: add it, or leave this out")
+    if engine.engine == "ctranslate2" and len(names) > 1:
+        raise ValueError("--engine ctranslate2 takes one --model: it has no ensembles")
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    return Translator.from_pretrained(model.model, device=model.device)
-
-
-def load_translators(models: Models) -> Any:
-    """The models as one `Translator`, or what has its face. ValueError in one line if that cannot be."""
-    if models.engine == "ctranslate2":
-        if len(models.model) > 1:
-            raise ValueError("--engine ctranslate2 takes one --model: it has no ensembles")
+    if engine.engine == "ctranslate2":
         from vanilla_transformer.deployment.ctranslate2_translator import load_ctranslate2_translator
 
-        return load_ctranslate2_translator(models.model[0], models.device, models.compute_type or "default")
-    if models.compute_type is not None:
-        raise ValueError(f"--compute-type {models.compute_type} is for --engine ctranslate2: add it, or leave this out")
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    named: Any = models.model[0] if len(models.model) == 1 else models.model
-    return Translator.from_pretrained(named, device=models.device)
+        return load_ctranslate2_translator(names[0], model.device, engine.compute_type or "default")
+    named: Any = names[0] if len(names) == 1 else names
+    return Translator.from_pretrained(named, device=model.device).freeze()

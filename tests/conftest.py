@@ -9,8 +9,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,73 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = learn_vocabulary([text for pair in pairs for text in pair], 300, languages=["de"])
     tokenizer.save_pretrained(folder / "tokenizer")
     return folder
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[Path]:
+    """What is no ordinary file, as a device. Not /dev/null itself: broken code that runs as root would replace it."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # so that who writes need not wait
+    yield path
+    os.close(reader)
+
+
+SENTENCES = ("A man sleeps on a bench.", "Two dogs run over the grass.", "Ein Mann schläft.", "Zwei Hunde rennen.")
+MakeTranslator = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def make_translator() -> MakeTranslator:
+    """`make_translator(texts=..., tokens=300, languages=["de"], seed=0, std=0.5, **config_fields)`: a `Translator` by chance.
+
+    Unless told otherwise d 16, 1+2 layers, `tokens` or fewer of them, the tag >>de<<, and texts of at most 24 tokens.
+    Some outputs end by themselves, some are cut; with `std=None` the weights are those that a model begins with.
+    """
+    import torch
+
+    from vanilla_transformer.modeling import (
+        Translator,
+        VanillaTransformerConfig,
+        VanillaTransformerForConditionalGeneration,
+    )
+    from vanilla_transformer.tokenization import learn_vocabulary
+
+    def make(
+        texts: Sequence[str] = SENTENCES,
+        tokens: int = 300,
+        languages: Sequence[str] = ("de",),
+        seed: int = 0,
+        std: float | None = 0.5,
+        **fields: Any,
+    ) -> Translator:
+        tokenizer = learn_vocabulary([*texts] * 2, tokens, languages=[*languages])
+        sizes: dict[str, Any] = {
+            "d_model": 16,
+            "encoder_layers": 1,
+            "decoder_layers": 2,
+            "num_attention_heads": 2,
+            "d_ff": 32,
+            "max_position_embeddings": 24,
+        }
+        if std is not None:  # the row of `</s>` is its own
+            sizes |= {"share_embeddings": "none", "tie_word_embeddings": False}
+        vocabulary = {"vocab_size": len(tokenizer), "tokenizer_fingerprint": tokenizer.fingerprint}
+        config = VanillaTransformerConfig(**{**vocabulary, **sizes, **fields})
+        torch.manual_seed(seed)
+        model = VanillaTransformerForConditionalGeneration(config).eval()
+        if std is None:
+            return Translator(model, tokenizer)
+        # Drawn here, so that what the tests need of the weights does not hang on how a model begins.
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for _, weight in sorted(model.named_parameters()):
+                if weight.dim() == 2:
+                    weight.normal_(std=std, generator=generator)
+            model.lm_head.weight[2] *= 3
+        return Translator(model, tokenizer)
+
+    return make
 
 
 @pytest.fixture

@@ -150,8 +150,8 @@ class DataArguments:
         default_factory=list, metadata={"help": "scored once, at the end, with the best model"}
     )
     dataset_name: str | None = _flag(
-        "a data set of the Hub, or a folder, instead of --train-file; its splits validation and test, where it has them, "
-        "stand in for files that are not given"
+        "a data set of the Hub (owner/name or owner/name@REVISION), or a folder, instead of --train-file; its splits "
+        "validation and test, where it has them, stand in for files that are not given"
     )
     dataset_config: str | None = _flag("its configuration, for example de-en")
     streaming: bool = _flag(

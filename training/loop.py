@@ -30,6 +30,7 @@ from vanilla_transformer.training.evaluation import as_saved
 from vanilla_transformer.training.feed import Feed
 from vanilla_transformer.training.optimizer import ready_to_learn
 from vanilla_transformer.training.processes import Processes
+from vanilla_transformer.training.resuming import continued
 from vanilla_transformer.training.run_folder import RunFolder
 from vanilla_transformer.training.run_log import RunLog
 from vanilla_transformer.training.sharding import (
@@ -95,14 +96,17 @@ class Training:
         self.updates = Updates(accelerator, self.model, self.plain, self.optimizer, self.transfer, run, self.log.print)
         # The weights were drawn alike on all processes; from here on each drops other units than its neighbours.
         torch.manual_seed(run.seed + accelerator.process_index)
-        self.accumulation_steps = run.accumulation_steps
-        """batches of each process in an update: others than the flag says where a run is resumed with other processes"""
         self.progress = Progress(
             processes=accelerator.num_processes,
             batches_per_update=accelerator.num_processes * run.accumulation_steps,
             accumulation_steps=run.accumulation_steps,
             corpus=task.train.fingerprint(),
         )
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Batches of each process in an update: others than the flag says where a run is resumed with other processes."""
+        return self.progress.batches_per_update // self.progress.processes
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -253,39 +257,10 @@ class Training:
         for fault in faults:
             self.log.print(f"{fault}. The one before it is taken instead.")
         before = load_checkpoint(checkpoint, self.accelerator, self.model, self.plain, self.optimizer.optimizer)
-        self._share_batches(before)
-        if before.corpus and before.corpus != self.progress.corpus:
-            changed = "the training rows are not those that the run began with (files, vocabulary or limits have changed)"
-            if not self.flags.override:
-                raise ValueError(f"--resume: {changed}; give the same, or --override to accept")
-            self.log.print(f"Resuming, but {changed}.")
-        before.corpus = self.progress.corpus
-        self.progress = before
+        self.progress = continued(before, self.progress, self.flags, self.log.print)
         with self.processes.together():
             if self.accelerator.is_main_process:
                 self.folder.forget_metrics_after(before.update)
-
-    def _share_batches(self, before: Progress) -> None:
-        """As many batches an update as before, over the processes that there are now."""
-        processes, given = self.accelerator.num_processes, self.flags.accumulation_steps
-        had = before.batches_per_update or before.processes * given
-        wants_others = self.flags.override and given != (before.accumulation_steps or given)
-        if processes * given != had and not wants_others:
-            if had % processes:
-                raise ValueError(
-                    f"--resume: an update had {had} batches, which {processes} processes cannot share alike; take a number of "
-                    f"processes that divides {had}, or --override with other accumulation_steps"
-                )
-            self.accumulation_steps = had // processes
-        now = processes * self.accumulation_steps
-        if (before.processes, had) != (processes, now):
-            told = "as many tokens as before" if now == had else f"{now} batches instead of {had}"
-            self.log.print(
-                f"Resuming with {processes} x {self.accumulation_steps} batches an update (processes x accumulated) instead of "
-                f"{before.processes} x {had // before.processes}: {told}."
-            )
-        before.batches = before.batches * before.processes // processes
-        before.processes, before.batches_per_update, before.accumulation_steps = processes, now, given
 
     def _finish(self) -> None:
         """Average the last checkpoints if asked to, keep the best of all, score it on the test part."""

@@ -18,12 +18,12 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vanilla_transformer.training.arguments import DataArguments, RunArguments
 from vanilla_transformer.training.run_folder import read_metrics
+from vanilla_transformer.training.running_trial import RunningTrial
 from vanilla_transformer.training.search_arguments import SearchArguments
 from vanilla_transformer.training.search_results import SearchResults
 from vanilla_transformer.training.search_space import Space, check_values, with_values
@@ -31,24 +31,6 @@ from vanilla_transformer.training.study import Study
 from vanilla_transformer.training.trial_process import Claim, TrialProcess
 
 Prepare = Callable[[list[Any]], Any]
-
-
-@dataclass
-class _Running:
-    """A trial that is being made here."""
-
-    number: int
-    trial: Any
-    """Optuna's"""
-    folder: Path
-    max_steps: int
-    place: int
-    process: TrialProcess
-    claim: Claim
-    rows: int = 0
-    """evaluations that were looked at"""
-    pruned_at: int | None = None
-    begun: float = field(default_factory=time.monotonic)
 
 
 class Search:
@@ -110,7 +92,7 @@ class Search:
             flush=True,
         )
         end = time.monotonic() + 60 * self.flags.timeout_minutes if self.flags.timeout_minutes else math.inf
-        running: list[_Running] = []
+        running: list[RunningTrial] = []
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         is_waiting = False
         try:
@@ -163,7 +145,7 @@ class Search:
                 claim.release()
         return None
 
-    def _begin(self, number: int, claim: Claim, place: int) -> _Running | None:
+    def _begin(self, number: int, claim: Claim, place: int) -> RunningTrial | None:
         """Ask for the flags of a trial, and start it. None if a run cannot have them: then it is over already."""
         folder = self.path / "trials" / f"trial-{number:04}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -178,57 +160,21 @@ class Search:
             return None
         max_steps = next(part.max_steps for part in arguments if isinstance(part, RunArguments))
         process = TrialProcess("train", self.prepare, arguments, folder / "log.txt", self.flags.jobs, place)
-        return _Running(number, trial, folder, max_steps, place, process, claim)
+        return RunningTrial(number, trial, folder, max_steps, place, process, claim)
 
-    def _look_after(self, one: _Running, running: list[_Running]) -> None:
+    def _look_after(self, one: RunningTrial, running: list[RunningTrial]) -> None:
         """What there is to do for a trial now; if it is over, it leaves the list."""
         is_over = not one.process.is_alive()  # asked before its rows are read, so that none is missed
         try:
-            self._watch(one)
+            one.watch(self.metric, self.flags.prune_after)
             if is_over:
-                self._finish(one)
+                self._end(one.number, one.trial, one.facts(self.metric, self.validation_rows))
+                one.claim.release()
                 running.remove(one)
         except self.study.optuna.exceptions.UpdateFinishedTrialError:
             # We slept for so long that another process took us for dead, and has made the trial.
             running.remove(one)
             self._abandon(one)
-
-    def _watch(self, one: _Running) -> None:
-        """Report what a trial has evaluated since, in its order, and stop it if the pruner says so."""
-        one.claim.renew()
-        rows = [row for row in read_metrics(one.folder) if row["split"] == "validation" and not row.get("averaged")]
-        for row in rows[one.rows :]:
-            one.rows += 1
-            if one.pruned_at is not None or not math.isfinite(row[self.metric]):
-                continue
-            one.trial.report(row[self.metric], row["step"])
-            # At its end a trial has cost what it costs.
-            if self.flags.prune_after <= row["step"] < one.max_steps and one.trial.should_prune():
-                one.pruned_at = row["step"]
-                one.process.stop()
-
-    def _finish(self, one: _Running) -> None:
-        """What came of a trial whose process is over."""
-        outcome = one.process.outcome()
-        metrics = read_metrics(one.folder)
-        facts: dict[str, Any] = {"seconds": round(time.monotonic() - one.begun, 1), "folder": one.folder.name}
-        best = [row for row in metrics if row["split"] == "validation" and row.get("best")]
-        if one.pruned_at is not None:
-            facts["pruned_at"] = one.pruned_at
-        elif outcome.get("interrupted"):
-            raise KeyboardInterrupt  # somebody stopped the trial, and so the search
-        elif "reason" in outcome:
-            facts["reason"] = outcome["reason"]
-        elif outcome["rows"] != self.validation_rows:
-            facts["reason"] = (
-                f"judged by {outcome['rows']} validation rows, and the others by {self.validation_rows}: its flags leave some out"
-            )
-        elif not best or not math.isfinite(best[-1][self.metric]):
-            facts["reason"] = f"{self.metric} is {best[-1][self.metric] if best else 'missing'}"
-        else:
-            facts |= {"score": best[-1][self.metric], "update": best[-1]["step"]}
-        self._end(one.number, one.trial, facts)
-        one.claim.release()
 
     def _end(self, number: int, trial: Any, facts: dict[str, Any]) -> None:
         self.study.tell(trial, facts)
@@ -248,7 +194,7 @@ class Search:
         if self.flags.keep == "best":
             self.results.drop_weights()
 
-    def _abandon(self, one: _Running) -> None:
+    def _abandon(self, one: RunningTrial) -> None:
         """A trial that was stopped from without is no trial: it will be made again."""
         one.process.stop()
         one.process.outcome()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from vanilla_transformer.modeling.beam_search import search
 from vanilla_transformer.modeling.forced_decoding import token_log_probs
 from vanilla_transformer.modeling.search_options import SearchOptions
@@ -19,27 +18,14 @@ SOURCES = [[5 + (7 * i * i + 3 * n) % 280 for i in range(n - 1)] + [2] for n in 
 
 
 @pytest.fixture(scope="module")
-def model(tiny_translator):
+def model(make_noisy_model):
     """Some outputs end by themselves, at different lengths, some are cut."""
-    torch.manual_seed(3)
-    config = VanillaTransformerConfig(
-        vocab_size=len(tiny_translator.tokenizer),
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_attention_heads=2,
-        d_ff=32,
-        max_position_embeddings=24,
-        share_embeddings="none",
-        tie_word_embeddings=False,
-    )
-    model = VanillaTransformerForConditionalGeneration(config)
+    sizes = {"encoder_layers": 1, "d_ff": 32, "share_embeddings": "none", "tie_word_embeddings": False}
+    model = make_noisy_model(seed=3, **sizes)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
         model.model.decoder.embed_tokens.weight *= 3
         model.lm_head.weight[2] *= 2.5
-    return model.eval()
+    return model
 
 
 @pytest.fixture(scope="module")

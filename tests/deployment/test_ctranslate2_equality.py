@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
-
 pytest.importorskip("ctranslate2")
 
 from vanilla_transformer.deployment import ctranslate2_equality
@@ -22,25 +20,9 @@ from vanilla_transformer.deployment.ctranslate2_specification import transformer
 
 
 @pytest.fixture(scope="module")
-def model(tiny_translator):
-    """Larger weights than training begins with: its attention looks somewhere, and its outputs hang on the source."""
-    torch.manual_seed(0)
-    config = VanillaTransformerConfig(
-        vocab_size=len(tiny_translator.tokenizer),
-        d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
-        num_attention_heads=4,
-        d_ff=64,
-        max_position_embeddings=24,
-        activation_function="gelu",
-        attention_bias=True,
-    )
-    model = VanillaTransformerForConditionalGeneration(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model.eval()
+def model(make_noisy_model):
+    sizes = {"d_model": 32, "num_attention_heads": 4, "d_ff": 64}
+    return make_noisy_model(noise=0.1, activation_function="gelu", attention_bias=True, **sizes)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import sys
 import pytest
 import torch
 
-from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
 from vanilla_transformer.modeling.forced_decoding import token_log_probs
 
 pytest.importorskip("ctranslate2")
@@ -18,18 +17,6 @@ from vanilla_transformer.deployment.ctranslate2_specification import (
     transformer_specification,
     vocabulary_of,
 )
-
-
-def model_of(tokenizer, **fields):
-    """d 16, 2+2 layers, at most 24 tokens; weights so large, and norms so far from 1 and 0, that nothing can hide."""
-    sizes = {"vocab_size": len(tokenizer), "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "d_ff": 24}
-    torch.manual_seed(0)
-    config = VanillaTransformerConfig(**{**sizes, "num_attention_heads": 2, "max_position_embeddings": 24, **fields})
-    model = VanillaTransformerForConditionalGeneration(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    return model.eval()
 
 
 def engine_of(model, tokenizer, folder):
@@ -63,9 +50,9 @@ def engine_of(model, tokenizer, folder):
     ],
     ids=str,
 )
-def test_the_same_log_probabilities(tiny_translator, tmp_path, fields):
+def test_the_same_log_probabilities(tiny_translator, make_noisy_model, tmp_path, fields):
     tokenizer = tiny_translator.tokenizer
-    model = model_of(tokenizer, **fields)
+    model = make_noisy_model(**fields)
     engine = engine_of(model, tokenizer, tmp_path)
     longest = model.config.max_position_embeddings
     ids = [[5 + (7 * i + 3 * n) % 280 for i in range(n - 1)] + [2] for n in (longest, 3, 8, 1)]
@@ -87,15 +74,15 @@ def test_vocabulary(tiny_translator):
 
 
 @pytest.mark.parametrize("token_id", [None, [2, 3], 999])
-def test_a_special_token_that_ctranslate2_cannot_have(tiny_translator, token_id):
-    model = model_of(tiny_translator.tokenizer)
+def test_a_special_token_that_ctranslate2_cannot_have(tiny_translator, make_noisy_model, token_id):
+    model = make_noisy_model()
     model.config.eos_token_id = token_id
     with pytest.raises(ValueError, match="eos_token_id=.*: CTranslate2 needs one token of the"):
         transformer_specification(model, tiny_translator.tokenizer)
 
 
-def test_the_models_own_weights_stay(tiny_translator):
-    model = model_of(tiny_translator.tokenizer)
+def test_the_models_own_weights_stay(tiny_translator, make_noisy_model):
+    model = make_noisy_model()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     spec = transformer_specification(model, tiny_translator.tokenizer)
     spec.validate()

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from vanilla_transformer.deployment.line_input import lines_of, parsed
-from vanilla_transformer.deployment.translated_lines import Line
+from vanilla_transformer.deployment.line_input import Line, lines_of, parsed
 from vanilla_transformer.training.corpus_files import CorpusError
 
 BYTES = "\ufeffa\r\n\ufeffb\rc\u2028d\x00\x85\n\n e".encode()
@@ -33,9 +32,10 @@ def test_a_byte_that_is_no_utf8_is_named_with_its_line(tmp_path, monkeypatch):
 def test_constraints():
     assert parsed('{"source": "x"}', 3, "text") == Line(3, '{"source": "x"}')
     assert parsed('{"source": "x"}', 3, "jsonl") == Line(3, "x")
-    assert parsed(" ", 3, "jsonl") == Line(3, " ")
+    assert parsed(" ", 3, "jsonl", "in.jsonl") == Line(3, " ", file="in.jsonl")
+    assert parsed("x", 3, "text", "in.txt").place == "in.txt:3"
     row = '{"source": "\\u00e9", "prefix": "P", "required": ["a b"], "banned": ["c", "d"]}'
-    assert parsed(row, 4, "jsonl") == Line(4, "é", "P", ("a b",), ("c", "d"))
+    assert parsed(row, 4, "jsonl", "in.jsonl") == Line(4, "é", "P", ("a b",), ("c", "d"), "in.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,7 @@ def test_constraints():
     ],
 )
 def test_rows_that_are_none(text, message):
-    with pytest.raises(CorpusError, match=message):
+    with pytest.raises(CorpusError, match=f"^standard input, {message}"):
         parsed(text, 5, "jsonl")
+    with pytest.raises(CorpusError, match=message.replace("line 5", "^in.jsonl:5")):
+        parsed(text, 5, "jsonl", "in.jsonl")

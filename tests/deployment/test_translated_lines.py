@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from vanilla_transformer.deployment import translated_lines
-from vanilla_transformer.deployment.translated_lines import Line, LineTranslator
+from vanilla_transformer.deployment.line_input import Line
+from vanilla_transformer.deployment.translated_lines import LineTranslator
 from vanilla_transformer.deployment.word_alignment import TokenLinks
 from vanilla_transformer.modeling import Translation
 
@@ -114,8 +115,43 @@ def test_constraints_go_with_their_lines():
         ["e", "f"],
         {"num_beams": 3, "banned": ["X", "B"], "required": ["R"], "target_prefix": ["", "Q"]},
     )
-    with pytest.raises(ValueError, match="line 7: longer than the model's max_position_embeddings=5"):
-        LineTranslator(upper).translate([Line(7, "a b c d e", prefix="P")])
+    with pytest.raises(ValueError, match="^in.jsonl:7: longer than the model's max_position_embeddings=5"):
+        LineTranslator(upper).translate([Line(7, "a b c d e", prefix="P", file="in.jsonl")])
+
+
+class Strict(Upper):
+    """Refuses, as the search does, without a word about where: the text "bad" and the phrase "never"."""
+
+    refusal = "the required phrases have 9 tokens, more than the 2 that an output may have"
+
+    def stream(self, texts, *, required=(), **options):
+        texts = list(texts)
+        if any("bad" in text for text in texts) or "never" in required:
+            self.asked.append((texts, options))
+            raise ValueError(self.refusal)
+        return super().stream(texts, **options)
+
+
+@pytest.mark.parametrize("blamed", range(7))
+def test_of_lines_that_ask_for_something_the_one_to_blame_is_named(blamed):
+    texts = ["a"] * 7
+    texts[blamed] = "bad"
+    asked = [Line(n, text, required=("x",), file="in.jsonl") for n, text in enumerate(texts, start=11)]
+    with pytest.raises(ValueError, match=f"^in.jsonl:{11 + blamed}: {Strict.refusal}$"):
+        LineTranslator(Strict()).translate([Line(10, "a"), *asked])
+
+
+def test_a_line_whose_phrases_cannot_be_is_named():
+    asked = [Line(1, "a"), Line(2, "b", required=("x",)), Line(3, "c", required=("never",)), Line(4, "d")]
+    with pytest.raises(ValueError, match=f"^standard input, line 3: {Strict.refusal}$"):
+        LineTranslator(Strict()).translate(asked)
+
+
+def test_what_is_wrong_with_all_lines_is_said_once_and_of_none():
+    strict = Strict()
+    with pytest.raises(ValueError, match=f"^{Strict.refusal}$"):
+        LineTranslator(strict).translate(lines("bad", "bad"))
+    assert len(strict.asked) == 1
 
 
 def test_minimum_bayes_risk_takes_the_most_usual_sample():
@@ -160,5 +196,5 @@ def test_not_even_one_character_fits():
         def tokenizer(self, text):
             return {"input_ids": [0] * 9}
 
-    with pytest.raises(ValueError, match="line 4: the character 'a' alone is too long for .*max_position_embeddings=5"):
+    with pytest.raises(ValueError, match="^standard input, line 4: the character 'a' alone is too long for .*=5"):
         LineTranslator(Wide()).translate([Line(4, "a")])

@@ -5,33 +5,18 @@ from __future__ import annotations
 import random
 
 import pytest
-import torch
 
 from vanilla_transformer.deployment.word_alignment import TokenLinks, WordLinks, pharaoh, target_spans, token_links
-from vanilla_transformer.modeling import (
-    Translator,
-    VanillaTransformerConfig,
-    VanillaTransformerForConditionalGeneration,
-)
-from vanilla_transformer.tokenization import learn_vocabulary
+from vanilla_transformer.modeling import Translator
 from vanilla_transformer.training.explanation import attention_maps
 
 TEXTS = ["the red cat", "a", "two dogs run over the grass and the cat sleeps"]
 
 
 @pytest.fixture(scope="module")
-def translator() -> Translator:
+def translator(make_translator) -> Translator:
     """Three decoder layers, so that the last but one is neither the first nor the last."""
-    tokenizer = learn_vocabulary(TEXTS * 2, 290, languages=["de"])
-    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 3, "num_attention_heads": 2, "d_ff": 32}
-    torch.manual_seed(0)
-    config = VanillaTransformerConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)
-    model = VanillaTransformerForConditionalGeneration(config)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() == 2:
-                weight.normal_(std=0.6)
-    return Translator(model.eval(), tokenizer)
+    return make_translator(TEXTS, 290, decoder_layers=3, std=0.6, max_position_embeddings=64)
 
 
 @pytest.mark.parametrize("target_lang, max_tokens", [(None, 4096), ("de", 1)])  # all in one batch, each in its own

@@ -14,17 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForMaskedLM, pipeline
+from transformers import AutoConfig, BertConfig, BertForMaskedLM, pipeline
 
 from vanilla_transformer.modeling import (
     Translation,
     Translator,
-    VanillaTransformerConfig,
-    VanillaTransformerForConditionalGeneration,
     VanillaTransformerModel,
     VanillaTranslationPipeline,
 )
-from vanilla_transformer.modeling.beam_search import search
+from vanilla_transformer.modeling.beam_search import Searcher
 from vanilla_transformer.modeling.forced_decoding import batches
 from vanilla_transformer.tokenization import learn_vocabulary
 
@@ -35,37 +33,9 @@ LIMIT = 24
 LONG = "\n A man sleeps on a bench.  Two dogs run. They run.\n\nTwo dogs run over the grass, and a man sleeps.  "
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return learn_vocabulary(LINES, 300, languages=["de", "ko"])
-
-
 @pytest.fixture
-def translator(tokenizer) -> Translator:
-    """A random model. Its `</s>` is loud, so that some outputs end by themselves and some are cut."""
-    config = VanillaTransformerConfig(
-        vocab_size=len(tokenizer),
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_attention_heads=2,
-        d_ff=32,
-        dropout=0.5,
-        label_smoothing=0.0,
-        max_position_embeddings=LIMIT,
-        share_embeddings="none",
-        tie_word_embeddings=False,
-        tokenizer_fingerprint=tokenizer.fingerprint,
-    )
-    model = VanillaTransformerForConditionalGeneration(config).eval()
-    # Drawn here, so that what the tests need of the weights does not hang on how a model begins.
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for _, weight in sorted(model.named_parameters()):
-            if weight.dim() == 2:
-                weight.normal_(std=0.5, generator=generator)
-        model.lm_head.weight[2] *= 3
-    return Translator(model, tokenizer)
+def translator(make_translator) -> Translator:
+    return make_translator(languages=["de", "ko"], seed=4, dropout=0.5, label_smoothing=0.0)
 
 
 def rescored(translator: Translator, text: str, ids: list[int]) -> float:
@@ -178,7 +148,13 @@ def test_a_long_text_is_refused_with_its_place_or_translated_in_pieces(translato
     assert (before.pieces, after.pieces, whole.pieces) == (1, 1, 5)
     assert [before.text, after.text] == translator(["A man", "run"])
     # A sentence is a piece, and the last is too long to be one.
-    pieces = ["A man sleeps on a bench.", "Two dogs run.", "They run.", "Two dogs run over the", "grass, and a man sleeps."]
+    pieces = [
+        "A man sleeps on a bench.",
+        "Two dogs run.",
+        "They run.",
+        "Two dogs run over the",
+        "grass, and a man sleeps.",
+    ]
     a, b, c, d, e = expected = translator.translate(pieces)
     assert whole.text == f"\n {a.text}  {b.text} {c.text}\n\n{d.text} {e.text}  "
     assert whole.score == pytest.approx(sum(t.score for t in expected))
@@ -187,7 +163,9 @@ def test_a_long_text_is_refused_with_its_place_or_translated_in_pieces(translato
     assert translator.translate("x" * 500, split_long=True)[0].pieces >= 500 / LIMIT
     assert translator.translate(" " * 500 + "y" * 30 + " " * 9 + "z", split_long=True)[0].pieces > 1
     translator.model.config.max_position_embeddings = 3
-    with pytest.raises(ValueError, match="text 2: the character '😀' alone is too long for .* max_position_embeddings=3"):
+    with pytest.raises(
+        ValueError, match="text 2: the character '😀' alone is too long for .* max_position_embeddings=3"
+    ):
         translator(["a", "😀😀"], split_long=True)
 
 
@@ -215,7 +193,9 @@ def test_sampling_draws_from_the_whole_vocabulary_and_repeats_with_the_seed(tran
     draws = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        draws.append([t.token_ids for t in translator.translate("A man", do_sample=True, temperature=3.0, n_best=60)[0].n_best])
+        draws.append(
+            [t.token_ids for t in translator.translate("A man", do_sample=True, temperature=3.0, n_best=60)[0].n_best]
+        )
     assert draws[0] == draws[1] != draws[2]
     assert len({ids[0] for ids in draws[0] + draws[2]}) > 50  # transformers' own default is the likeliest 50
 
@@ -265,28 +245,6 @@ def test_another_tokenizer_is_refused(translator):
         Translator(translator.model, other)
 
 
-def test_loading(translator, tmp_path):
-    folder = tmp_path / "model"
-    translator.model.save_pretrained(folder)
-    with pytest.raises(ValueError, match="no tokenizer could be loaded"):
-        Translator.from_pretrained(folder)
-    translator.tokenizer.save_pretrained(folder)
-    again = Translator.from_pretrained(folder, device="cpu")
-    assert not again.model.training and again(TEXTS) == translator(TEXTS)
-    assert type(again.tokenizer) is type(AutoTokenizer.from_pretrained(folder))
-
-    with pytest.raises(ValueError, match="no such folder"):
-        Translator.from_pretrained(tmp_path / "nothing")
-    with pytest.raises(ValueError, match="no model in this folder"):
-        Translator.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="device=nonsense"):
-        Translator.from_pretrained(folder, device="nonsense")
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="no model could be loaded") as error:
-        Translator.from_pretrained(folder)
-    assert "\n" not in str(error.value)
-
-
 @pytest.fixture
 def folder(translator, tmp_path) -> Path:
     translator.model.save_pretrained(tmp_path / "en-de")
@@ -334,10 +292,9 @@ def test_options_of_the_pipeline_and_of_a_call(translator):
 
 
 def test_the_pipeline_cuts_batches(translator, monkeypatch):
-    sizes = []
+    sizes, search = [], Searcher.search
     monkeypatch.setattr(
-        "vanilla_transformer.modeling.translator.search",
-        lambda models, sources, *others: sizes.append(len(sources)) or search(models, sources, *others),
+        Searcher, "search", lambda self, sources, *others: sizes.append(len(sources)) or search(self, sources, *others)
     )
     translate = pipeline(TASK, model=translator.model, tokenizer=translator.tokenizer, device="cpu", batch_size=3)
     results = [translate(TEXTS), translate(TEXTS, batch_size=2), translate(TEXTS, batch_size=None)]
@@ -433,7 +390,9 @@ def test_the_pipeline_refuses(translate, inputs, options, message):
 def test_the_pipeline_refuses_other_models_and_tokenizers(translator):
     bert = BertForMaskedLM(BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
     for other in (bert, VanillaTransformerModel(translator.model.config)):
-        with pytest.raises(ValueError, match=f"VanillaTransformerForConditionalGeneration, found a {type(other).__name__}"):
+        with pytest.raises(
+            ValueError, match=f"VanillaTransformerForConditionalGeneration, found a {type(other).__name__}"
+        ):
             VanillaTranslationPipeline(other, translator.tokenizer)
     with pytest.raises(ValueError, match="no tokenizer"):
         VanillaTranslationPipeline(translator.model)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vanilla_transformer.modeling import Translator
+from vanilla_transformer.modeling import Translator, beam_search
 from vanilla_transformer.modeling.beam_search import Searcher, search
 from vanilla_transformer.modeling.decoder_weights import DecoderWeights
 from vanilla_transformer.modeling.forced_decoding import pad
@@ -38,11 +38,15 @@ def test_logits_out_of_the_ordinary_are_normalised_all_the_same(make_model):
     for scale in (1e3, -1e3):
         model = make_model(share_embeddings="none", d_model=16).double()
         plain = model.lm_head.forward
-        model.lm_head.forward = lambda states, plain=plain, scale=scale: plain(states) + scale  # the same for all tokens
+        model.lm_head.forward = lambda states, plain=plain, scale=scale: (
+            plain(states) + scale
+        )  # the same for all tokens
         model.lm_head.register_forward_hook(lambda *_: None)  # so that it is called
         with torch.no_grad():
             following = NextTokens([DecoderWeights(model, 4)], encode(model), 1, lambda scores, written: None)
-            scores, normalizers = following(torch.ones(4, 1, dtype=torch.long), None, torch.zeros(4, 1, 0, dtype=torch.long))
+            scores, normalizers = following(
+                torch.ones(4, 1, dtype=torch.long), None, torch.zeros(4, 1, 0, dtype=torch.long)
+            )
         assert torch.allclose((scores - normalizers[..., None]).logsumexp(-1), torch.zeros(4, 1).double(), atol=1e-9)
 
 
@@ -111,5 +115,31 @@ def test_an_ensemble_scores_what_it_wrote_as_it_wrote_it(make_model):
     rows = translator._log_probs(SOURCES, [one.token_ids for one in written])
     for row, one in zip(rows, written, strict=True):
         assert row == pytest.approx(one.log_probs, abs=1e-5)
-    alone = Translator(models[0], SimpleNamespace(pad_token_id=0))._log_probs(SOURCES, [one.token_ids for one in written])
+    alone = Translator(models[0], SimpleNamespace(pad_token_id=0))._log_probs(
+        SOURCES, [one.token_ids for one in written]
+    )
     assert sum(map(sum, alone)) != pytest.approx(sum(map(sum, rows)), abs=1e-3)
+
+
+def test_weights_are_laid_out_once_for_a_frozen_translator_and_anew_for_another(make_translator, monkeypatch):
+    made = []
+
+    class Counting(DecoderWeights):
+        def __init__(self, model, rows):
+            made.append(rows)
+            super().__init__(model, rows)
+
+    monkeypatch.setattr(beam_search, "DecoderWeights", Counting)
+    translator = make_translator()
+    before = translator(["one two", "three"], num_beams=2)
+    assert translator(["one two", "three"], num_beams=2) == before and len(made) == 2
+    with torch.no_grad():
+        translator.model.model.decoder.layers[0].feed_forward.fc1.weight.data.mul_(-30)
+    changed = translator(["one two", "three"], num_beams=2)
+    assert changed != before
+    translator.freeze()
+    made.clear()
+    assert [translator(["one two", "three"], num_beams=2) for _ in range(3)] == [changed] * 3
+    assert len(made) == 1
+    translator("one two", num_beams=1)  # a single row is laid out in another way
+    assert len(made) == 2

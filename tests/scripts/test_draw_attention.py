@@ -1,35 +1,22 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from transformers import AutoTokenizer
 
-from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+from vanilla_transformer.modeling import VanillaTransformerForConditionalGeneration
 from vanilla_transformer.scripts.draw_attention import main
-from vanilla_transformer.tokenization import learn_vocabulary
 from vanilla_transformer.training.explanation import attention_maps
 
 FILES = ["encoder-self-attention.png", "decoder-self-attention.png", "cross-attention.png", "attention.html"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(make_translator, tmp_path_factory):
     """A model that has learned nothing, and its tokenizer."""
-    torch.manual_seed(0)
-    tokenizer = learn_vocabulary(["drei Häuser", "두 시"] * 2, 275, languages=["de"])
-    config = VanillaTransformerConfig(
-        vocab_size=len(tokenizer),
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_attention_heads=2,
-        d_ff=16,
-        max_position_embeddings=12,
-        tokenizer_fingerprint=tokenizer.fingerprint,
-    )
+    translator = make_translator(["drei Häuser", "두 시"], 275, std=None, max_position_embeddings=12)
     path = tmp_path_factory.mktemp("model")
-    VanillaTransformerForConditionalGeneration(config).save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    translator.model.save_pretrained(path)
+    translator.tokenizer.save_pretrained(path)
     return path
 
 

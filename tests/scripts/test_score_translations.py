@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
+from vanilla_transformer.deployment.line_output import one_line
 from vanilla_transformer.modeling import Translator
 from vanilla_transformer.scripts.score_translations import main
-from vanilla_transformer.scripts.translate import one_line
 
 SOURCES = ["Der Hund biss den Mann.", "Es war nicht unerwartet.", "Der Mann biss ihn zuerst."]
 REFERENCES = ["The dog bit the man.", "It was not unexpected.", "The man bit him first."]

@@ -13,9 +13,10 @@ import pytest
 import torch
 from sacrebleu.metrics.chrf import CHRF
 
+from vanilla_transformer.deployment.line_output import one_line
 from vanilla_transformer.modeling import Translator
 from vanilla_transformer.scripts import translate
-from vanilla_transformer.scripts.translate import main, one_line, written_whole
+from vanilla_transformer.scripts.translate import main
 from vanilla_transformer.scripts.translation_flags import Decoding
 
 LINES = [
@@ -118,26 +119,6 @@ def test_another_models_tokenizer_is_refused(tiny_model_dir, tmp_path, capsys):
     assert "the model was made with tokenizer" in capsys.readouterr().err
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path, capsys):
-    target = tmp_path / "out"
-    target.write_text("old\n")
-    with pytest.raises(KeyboardInterrupt), written_whole(str(target)) as out:
-        out.write("new\n")
-        raise KeyboardInterrupt
-    assert target.read_text() == "old\n"
-    assert (tmp_path / "out.partial").read_text() == "new\n"
-    assert f"so far are in {tmp_path / 'out.partial'}" in capsys.readouterr().err
-    with pytest.raises(ValueError), written_whole(str(target)) as out:
-        raise ValueError
-    assert not (tmp_path / "out.partial").exists()
-    with written_whole("/dev/null") as out:  # nothing may be renamed onto a device
-        out.write("x")
-
-
-def test_a_line_end_in_an_output_does_not_make_two_lines():
-    assert one_line("a\nb\r\nc\u2028d") == "a b c\u2028d"
-
-
 def test_a_person_gets_each_line_at_once(tiny_model_dir, stdin, monkeypatch, capsys):
     stdin(b"A man\nrun\n")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
@@ -148,7 +129,7 @@ def test_a_person_gets_each_line_at_once(tiny_model_dir, stdin, monkeypatch, cap
         asked.append(list(texts))
         return stream(self, asked[-1], **options)
 
-    monkeypatch.setattr(translate.Translator, "stream", watched)
+    monkeypatch.setattr(Translator, "stream", watched)
     assert main(["--model", str(tiny_model_dir)]) == 0
     assert asked == [[], ["A man"], ["run"]]  # the first looks at the options only
 
@@ -286,7 +267,7 @@ def test_the_other_engine_and_what_it_is_asked(tiny_model_dir, stdin, monkeypatc
         (["--temperature", "0.5"], "temperature=0.5 has no effect without --sample"),
         (["--chunk-lines", "0"], "chunk_lines=0 must be at least 1"),
         (["--banned-words", "/no/such/file"], "/no/such/file: no such file"),
-        (["--input-format", "jsonl"], "line 1: broken JSON"),
+        (["--input-format", "jsonl"], "standard input, line 1: broken JSON"),
     ],
 )
 def test_more_bad_use_is_one_line_and_exit_2(arguments, message, tiny_model_dir, stdin, capsys):
@@ -334,6 +315,10 @@ def test_constraints_line_by_line(tiny_model_dir, stdin, tmp_path, capsys):
     begun, empty, banned, last = capsys.readouterr().out.split("\n")[:-1]
     assert begun.startswith("Ein Mann") and empty == "" and last == one_line(free)
     assert banned == one_line(translator("A man", banned=["man"]))
+    rows = ["", '{"source": "run"}', '{"source": "A man"}', f'{{"source": "run", "required": ["{"man " * 40}"]}}']
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+    assert main(["--model", str(tiny_model_dir), "--input-format", "jsonl", "--input", str(tmp_path / "in.jsonl")]) == 2
+    assert f"error: {tmp_path / 'in.jsonl'}:4: the required phrases have " in capsys.readouterr().err
     (tmp_path / "banned").write_text("man\n\n  two words \n")
     assert Decoding(banned_words=str(tmp_path / "banned")).options()["banned"] == ["man", "two words"]
 

@@ -109,7 +109,7 @@ def test_rows_are_labelled_with_what_they_predict(model, tokenizer):
 def test_nothing_after_the_end_is_shown(model, tokenizer, monkeypatch):
     a, b = 70, 71
     found = Hypothesis([a, b, 2], [-1.0, -1.0, -1.0], -3.0, -1.0, cut=False)
-    monkeypatch.setattr("vanilla_transformer.modeling.translator.search", lambda *_: [[found]])
+    monkeypatch.setattr("vanilla_transformer.modeling.translator.Searcher.search", lambda *_: [[found]])
     maps = attention_maps(model, tokenizer, "drei")
     assert maps.target_tokens[-1] == "</s>" and len(maps.target_tokens) == 3
     assert maps.cross.shape[2] == 3

@@ -330,16 +330,11 @@ def test_another_number_of_processes_keeps_the_batches_of_an_update(training, ca
     assert again.progress.batches == 18
 
 
-def test_batches_that_processes_cannot_share_are_refused_unless_others_are_wanted(training, capsys, monkeypatch):
+def test_an_update_has_other_batches_where_these_are_wanted(training, capsys):
     flags = {**RESUMED, "eval_steps": 100, "accumulation_steps": 3}
     first = training("part", **{**flags, "max_steps": 4})
     first.run()
     assert (first.progress.batches_per_update, first.progress.accumulation_steps) == (3, 3)
-    run = training("part", resume=True, **flags)
-    with monkeypatch.context() as two:
-        two.setattr(type(run.accelerator), "num_processes", property(lambda _: 2))
-        with pytest.raises(ValueError, match="an update had 3 batches, which 2 processes cannot share alike; take a number"):
-            run._share_batches(first.progress)
     wanted = training("part", resume=True, override=True, **{**flags, "accumulation_steps": 2})
     wanted.run()
     assert "instead of 1 x 3: 2 batches instead of 3." in capsys.readouterr().out
