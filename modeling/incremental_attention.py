@@ -10,6 +10,7 @@ gives residual + out_proj(attention), for the sum is free inside a product.
 import torch
 
 from .decoder_weights import SelfAttentionWeights, SourceAttentionWeights
+from .short_softmax import softmax
 
 
 class IncrementalSelfAttention:
@@ -22,9 +23,13 @@ class IncrementalSelfAttention:
     """
 
     def __init__(self, weights: SelfAttentionWeights, states: torch.Tensor, room: int):
-        self.d_k, self.d_v, self.project, self.output = weights.d_k, weights.d_v, weights.project, weights.output
-        # A key and its value side by side: (N, H, room, d_k + d_v).
-        self.seen = states.new_empty(len(states), weights.heads, room, self.d_k + self.d_v)
+        self.widths, self.project, self.output = (
+            (weights.d_k, weights.d_k, weights.d_v),
+            weights.project,
+            weights.output,
+        )
+        shape = len(states), weights.heads, room
+        self.keys, self.values = states.new_empty(*shape, weights.d_k), states.new_empty(*shape, weights.d_v)
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor, past: int, mask: torch.Tensor | None) -> torch.Tensor:
         """(R, D).
@@ -35,26 +40,26 @@ class IncrementalSelfAttention:
             past: keys that are there.
             mask: (N, 1, K, L), added to the scores; None: each row sees everything of its sentence.
         """
-        N, H = self.seen.shape[:2]
+        N, H = self.keys.shape[:2]
         K = len(x) // N
         end = past + K
         made = self.project(x).view(N, K, H, -1).transpose(1, 2)  # (N, H, K, 2 d_k + d_v)
-        query, new = made.split_with_sizes((self.d_k, self.d_k + self.d_v), dim=3)
-        self.seen[:, :, past:end] = new
-        keys, values = self.seen[:, :, :end].flatten(0, 1).split_with_sizes((self.d_k, self.d_v), dim=2)
+        query, self.keys[:, :, past:end], self.values[:, :, past:end] = made.split_with_sizes(self.widths, dim=3)
+        keys, values = self.keys[:, :, :end].flatten(0, 1), self.values[:, :, :end].flatten(0, 1)
         scores = torch.bmm(query.reshape(N * H, K, -1), keys.transpose(1, 2))  # (N H, K, L)
         if mask is not None:
             scores.view(N, H, K, end).add_(mask)
-        attended = torch.bmm(scores.softmax(dim=-1), values)  # (N H, K, d_v)
+        attended = torch.bmm(softmax(scores), values)  # (N H, K, d_v)
         return self.output(attended.view(N, H, K, -1).transpose(1, 2).reshape(N * K, -1), residual)
 
     def double_the_room(self) -> None:
-        self.seen = torch.cat((self.seen, torch.empty_like(self.seen)), dim=2)
+        self.keys, self.values = (torch.cat((one, torch.empty_like(one)), dim=2) for one in (self.keys, self.values))
 
     def move(self, to: torch.Tensor, from_: torch.Tensor, left: int, keys: int) -> None:
         """Sentences at the places `from_` move to the places `to`; then only the first `left` are there, of `keys` keys."""
-        _move(self.seen[:, :, :keys], to, from_, left)
-        self.seen = self.seen[:left]
+        for one in (self.keys, self.values):
+            _move(one[:, :, :keys], to, from_, left)
+        self.keys, self.values = self.keys[:left], self.values[:left]
 
 
 class SourceAttention:
@@ -85,7 +90,7 @@ class SourceAttention:
             scores = torch.bmm(query, self.keys.flatten(0, 1))  # (N H, K, S)
         else:
             scores = torch.baddbmm(self.mask.flatten(0, 1), query, self.keys.flatten(0, 1))
-        self._weights = scores.softmax(dim=-1)
+        self._weights = softmax(scores)
         attended = torch.bmm(self._weights, self.values.flatten(0, 1)).view(N, H, K, -1)
         return self.output(attended.transpose(1, 2).reshape(N * K, -1), residual)
 
@@ -135,7 +140,7 @@ class FoldedSourceAttention:
         K = len(x) // N
         x, keys = x.view(N, K, -1), self.keys.transpose(1, 2)
         scores = torch.bmm(x, keys) if self.mask is None else torch.baddbmm(self.mask, x, keys)  # (N, K, H S)
-        self._weights = scores.view(N, K, H, -1).softmax(dim=-1)
+        self._weights = softmax(scores.view(N, K, H, -1))
         return torch.baddbmm(residual.view(N, K, -1), self._weights.view(N, K, -1), self.values).view(N * K, -1)
 
     def weights(self) -> torch.Tensor:

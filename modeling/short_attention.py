@@ -1,6 +1,7 @@
-"""Attention as plain products of matrices, with its gradient, for short sequences in bfloat16 on a CPU.
+"""Attention as plain products of matrices, with its gradient, for short sequences on a CPU.
 
-torch's CPU kernel of SDPA takes 3 to 9 times as long there, nearly all of it in backward (2.13, docs/experiments.md).
+torch's CPU kernel of SDPA takes 3 to 9 times as long there in bfloat16, nearly all of it in backward, and up to 1.6 times as long
+in float32 (2.13, docs/experiments.md).
 
 Shapes: B batch, H heads, T queries, L keys, d_k width of queries and keys, d_v of values.
 """
@@ -11,14 +12,17 @@ import torch
 from torch import nn
 
 from .masks import look_ahead_mask
+from .short_softmax import softmax, softmax_gradient
 
 # Queries x keys up to which this was measured to be faster; beyond, the weights that are kept for backward are large, too.
-SHORT = 512 * 512
+SHORT = {torch.bfloat16: 512 * 512, torch.float32: 64 * 64}
 
 
 def is_short(query: torch.Tensor, key: torch.Tensor) -> bool:
     """Whether these, (B, H, T, d_k) and (B, H, L, d_k), are what this file is for."""
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[2] * key.shape[2] <= SHORT
+    if query.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return query.shape[2] * key.shape[2] <= SHORT.get(query.dtype, 0)
 
 
 def short_attention_forward(
@@ -53,7 +57,7 @@ class ShortAttention(torch.autograd.Function):
             bias = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
             scores = bias.expand(*shape, query.shape[1], key.shape[1]).reshape(-1, query.shape[1], key.shape[1])
             scores = torch.baddbmm(scores, query, key.mT, alpha=scaling)
-        weights = scores.softmax(-1)
+        weights = softmax(scores)
         if mask is not None and not (sees := mask.any(-1, keepdim=True)).all():
             weights.unflatten(0, shape).masked_fill_(~sees, 0.0)
         ctx.save_for_backward(query, key, value, weights)
@@ -66,6 +70,6 @@ class ShortAttention(torch.autograd.Function):
         query, key, value, weights = ctx.saved_tensors
         gradient = gradient.flatten(0, 1)
         of_weights = torch.bmm(gradient, value.mT)
-        of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(ctx.scaling)
+        of_scores = softmax_gradient(of_weights, weights).mul_(ctx.scaling)
         found = torch.bmm(of_scores, key), torch.bmm(of_scores.mT, query), torch.bmm(weights.mT, gradient)
         return *(each.unflatten(0, ctx.shape) for each in found), None, None
