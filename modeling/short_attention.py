@@ -1,7 +1,7 @@
-"""Attention as plain products of matrices, with its gradient, for short sequences on a CPU.
+"""Attention as plain products of matrices, with its gradient, for short sequences in bfloat16 on a CPU.
 
-torch's CPU kernel of SDPA takes 3 to 9 times as long there in bfloat16, nearly all of it in backward, and up to 1.6 times as long
-in float32 (2.13, docs/experiments.md).
+torch's CPU kernel of SDPA takes 3 to 9 times as long there, nearly all of it in backward (2.13, docs/experiments.md). In
+float32 nothing is gained.
 
 Shapes: B batch, H heads, T queries, L keys, d_k width of queries and keys, d_v of values.
 """
@@ -15,14 +15,12 @@ from .masks import look_ahead_mask
 from .short_softmax import softmax, softmax_gradient
 
 # Queries x keys up to which this was measured to be faster; beyond, the weights that are kept for backward are large, too.
-SHORT = {torch.bfloat16: 512 * 512, torch.float32: 64 * 64}
+SHORT = 512 * 512
 
 
 def is_short(query: torch.Tensor, key: torch.Tensor) -> bool:
     """Whether these, (B, H, T, d_k) and (B, H, L, d_k), are what this file is for."""
-    if query.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return query.shape[2] * key.shape[2] <= SHORT.get(query.dtype, 0)
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[2] * key.shape[2] <= SHORT
 
 
 def short_attention_forward(

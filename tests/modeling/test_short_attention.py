@@ -1,4 +1,4 @@
-"""The products for short sequences: what SDPA computes, and where they are taken."""
+"""The products for short sequences in bfloat16: what SDPA computes, and where they are taken."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from vanilla_transformer.modeling import VanillaTransformerConfig
 from vanilla_transformer.modeling.attention import MultiHeadAttention
 from vanilla_transformer.modeling.masks import look_ahead_mask, pad_mask
-from vanilla_transformer.modeling.short_attention import ShortAttention, is_short, short_attention_forward
+from vanilla_transformer.modeling.short_attention import ShortAttention, short_attention_forward
 from vanilla_transformer.modeling.short_softmax import softmax, softmax_gradient
 
 B, H, T, L, K = 3, 2, 5, 7, 4
@@ -67,23 +67,12 @@ def layer(**fields: Any) -> MultiHeadAttention:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_it_is_taken_in_training_where_no_weight_is_dropped(training, dropout, dtype):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_it_is_taken_in_training_in_bfloat16_where_no_weight_is_dropped(training, dropout, dtype):
     attention = layer(attention_dropout=dropout).train(training)
     query = torch.zeros(1, H, 3, 4, dtype=dtype)
     taken = attention.attention_function(query, query, False) is short_attention_forward
-    assert taken == (training and dropout == 0.0 and dtype != torch.float64)
-    longest = {torch.bfloat16: 512, torch.float32: 64}.get(dtype, 0)
-    for length in (64, 65, 512, 513):
-        query = torch.zeros(1, 1, length, 1, dtype=dtype)
-        assert is_short(query, query) == (length <= longest)
-
-
-def test_it_is_not_compiled(monkeypatch):
-    query = torch.zeros(1, 1, 3, 4)
-    assert is_short(query, query)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not is_short(query, query)
+    assert taken == (training and dropout == 0.0 and dtype == torch.bfloat16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
