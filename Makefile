@@ -63,7 +63,7 @@ wheel-test: .venv/.installed
 # Old versions of what we stand on warn about new versions of what they stand on.
 oldest-test: .venv/.installed
 	@set -eu; file=$$(mktemp); trap 'rm -f "$$file"' EXIT; \
-	.venv/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(d.replace(">=", "==") for d in p["dependencies"] + p["optional-dependencies"]["search"]), sep="\n")' > "$$file"; \
+	.venv/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(d.replace(">=", "==") for d in sum((p["optional-dependencies"][extra] for extra in ("search", "ctranslate2", "sentences", "serve")), p["dependencies"])), sep="\n")' > "$$file"; \
 	$(MAKE) wheel-test CONSTRAINTS="$$file" PYTEST_FLAGS="-W default $(PYTEST_FLAGS)"
 
 # The tests come from transformers' source distribution, which is downloaded and not kept.
