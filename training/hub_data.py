@@ -12,12 +12,20 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import datasets
 from datasets import Dataset, IterableDataset, load_dataset_builder
 from datasets import config as settings
 from huggingface_hub import HfFileSystem
 
 from vanilla_transformer.training.cached_rows import FAILURES, at_revision, cannot_load, hub_contents, load_hub
 from vanilla_transformer.training.corpus_files import CorpusError
+
+STREAMS = 4, 8  # the first version of `datasets` that streams the rows of one file after the other, and tries again
+
+
+def streams() -> bool:
+    """Whether the `datasets` that is installed can be relied on to stream from the Hub."""
+    return tuple(map(int, datasets.__version__.split(".")[:2])) >= STREAMS
 
 
 class HubStream:
@@ -59,11 +67,17 @@ def load_part(
     yet, are streamed too, and kept in memory: beside a training part that is streamed they are all that there is room for.
 
     Raises:
-        CorpusError: it cannot be had, is empty, or files are given too; or as `convert`.
+        CorpusError: it cannot be had, is empty, or files are given too; or as `convert`. `datasets` is too old to stream.
     """
     what = f"data set {name!r}, configuration {config!r}, split {split!r}"
+    can_stream = os.path.isdir(name) or streams()
+    if streaming and not can_stream:
+        raise CorpusError(
+            f"data set {name!r}: datasets {datasets.__version__} does not stream it reliably; "
+            f"pip install 'datasets>={STREAMS[0]}.{STREAMS[1]}', or leave --streaming out"
+        )
     try:
-        alone = not streaming and not files and split != "train" and not _is_stored(name, config)
+        alone = not streaming and can_stream and not files and split != "train" and not _is_stored(name, config)
         rows = convert(load_hub(files, name, config, split, streaming or alone))
     except CorpusError:
         raise

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,15 +24,25 @@ from huggingface_hub import constants
 from vanilla_transformer.scripts import finetune
 from vanilla_transformer.training.corpus import CorpusError, has_part, iterate_texts, load_pairs
 from vanilla_transformer.training.denoising import DenoisingTask
-from vanilla_transformer.training.hub_data import contents_of_training_part
+from vanilla_transformer.training.hub_data import contents_of_training_part, streams
 
 ROWS, SHARDS, POOL, TOKENS = 50, 4, 16, 60
 LAST = f"data/train-0000{SHARDS - 1}-of-0000{SHARDS}.jsonl"
 
 
+def test_a_library_that_is_too_old_to_stream_is_named(monkeypatch):
+    monkeypatch.setattr(datasets, "__version__", "4.7.2")
+    with pytest.raises(
+        CorpusError, match=r"'ada/pairs': datasets 4\.7\.2 does not stream .* pip install 'datasets>=4\.8'"
+    ):
+        load_pairs(None, "en", "de", dataset_name="ada/pairs", streaming=True)
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """The Hub of this process, which otherwise knows none, with caches of its own. Nothing waits; `hub.waited` tells how long."""
+    if not streams():
+        pytest.skip(f"datasets {datasets.__version__} does not stream from the Hub: that is refused, and tested above")
     spec = importlib.util.spec_from_file_location(
         "hub_data_stand_in", Path(__file__).parents[1] / "hub_data_stand_in.py"
     )
