@@ -35,6 +35,8 @@ class DecoderWeights:
 
 
 class LayerWeights:
+    """Of one layer; `rows` as above."""
+
     def __init__(self, layer: DecoderLayer, rows: int):
         self.own_attention = SelfAttentionWeights(layer.self_attn, rows)
         self.source_attention = SourceAttentionWeights(layer.cross_attn, rows)

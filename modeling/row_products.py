@@ -27,6 +27,7 @@ def lookup(embedding: nn.Module) -> Rows:
 
 
 def norm(layer: nn.LayerNorm) -> Rows:
+    """Rows (R, D), normalised."""
     weight, bias, shape, eps = layer.weight, layer.bias, layer.normalized_shape, layer.eps
     return lambda rows: torch.layer_norm(rows, shape, weight, bias, eps)
 

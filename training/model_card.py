@@ -158,9 +158,7 @@ def _results(metrics: list[dict[str, Any]]) -> str:
         return "Not measured."
     names = list(dict.fromkeys(name for row in rows for name in shown_scores(row)))
     of_all = [name for name in names if not direction_of(name)]
-    table = _table(
-        ["part", "update", *map(title, of_all)], [[row["split"], row["step"], *_values(row, of_all)] for row in rows]
-    )
+    table = _table(["part", "update", *map(title, of_all)], [[row["split"], row["step"], *_values(row, of_all)] for row in rows])
     if of_all != names:
         of_each = list(dict.fromkeys(map(direction_of, names)))[1:]
         lines = [
@@ -169,12 +167,7 @@ def _results(metrics: list[dict[str, Any]]) -> str:
             for one in of_each
             if f"bleu_{one}" in row
         ]
-        table += [
-            "",
-            "BLEU and chrF above are the means of:",
-            "",
-            *_table(["part", "direction", "BLEU", "chrF"], lines),
-        ]
+        table += ["", "BLEU and chrF above are the means of:", "", *_table(["part", "direction", "BLEU", "chrF"], lines)]
     signatures = {row[key] for row in rows for key in ("bleu_signature", "chrf_signature") if key in row}
     beams = ", ".join(f"{row['split']} with {row['num_beams']} beams" for row in rows if "num_beams" in row)
     notes = ["", f"Generated: {beams}."] if beams else [""]
@@ -207,14 +200,10 @@ def _training(
     told = [row for row in metrics if row["split"] == "validation"]
     if told:
         last = told[-1]
-        lines[0] += (
-            f" for {last['step']:,} updates ({last['tokens']:,} tokens, {last['seconds'] / 60:.1f} minutes of training)"
-        )
+        lines[0] += f" for {last['step']:,} updates ({last['tokens']:,} tokens, {last['seconds'] / 60:.1f} minutes of training)"
     versions = environment.get("versions", {})
     where = [environment["hardware"]] if environment.get("hardware") else []
-    where += [
-        f"{name} {versions[name]}" for name in ("vanilla-transformer", "torch", "transformers") if name in versions
-    ]
+    where += [f"{name} {versions[name]}" for name in ("vanilla-transformer", "torch", "transformers") if name in versions]
     decisive = (
         "preset",
         "max_tokens",

@@ -44,6 +44,14 @@ def test_the_numbers_are_those_of_the_best_evaluation_and_of_the_last_test():
     assert "for 30 updates (12,345 tokens, 1.5 minutes of training)" in text  # of the run, whatever was best
 
 
+def test_a_data_set_of_the_hub_is_named_with_its_revision():
+    flags = {**FLAGS, "train_file": [], "validation_file": [], "test_file": [], "dataset_name": "ada/pairs@v1.2"}
+    front = ModelCard(card([row(4, "test", 20.0)], flags)).data.to_dict()
+    assert front["datasets"] == ["ada/pairs"]
+    result = front["model-index"][0]["results"][0]
+    assert result["dataset"]["type"] == "ada/pairs" and result["dataset"]["revision"] == "v1.2"
+
+
 def test_no_path_of_the_machine_and_every_deviation_is_told():
     text = card([row(10, "validation", 1.0, best=True)], norm_position="pre")
     assert "train.en, train.de" in text and "secret" not in text
