@@ -16,7 +16,9 @@ from .beams import BeamSearch
 from .decoder_weights import DecoderWeights
 from .forbidden_tokens import ForbiddenTokens
 from .forced_decoding import evaluation, pad
+from .freed_memory import keep_freed_memory
 from .hypotheses import Hypothesis
+from .laid_out_encoder import LaidOutEncoder
 from .one_by_one import write_one_by_one
 from .search_options import SearchOptions
 
@@ -46,6 +48,9 @@ class Searcher:
     def __init__(self, models):
         self.models = list(models) if isinstance(models, Sequence) else [models]
         _check_models(self.models)
+        if self.models[0].device.type == "cpu":
+            keep_freed_memory()
+        self._encoders: list[LaidOutEncoder] | None = None
         self._weights: dict[bool, list[DecoderWeights]] = {}
 
     def search(
@@ -76,13 +81,11 @@ class Searcher:
             if not len(source):
                 raise ValueError(f"source {number} has no tokens: leave it out, there is nothing to translate")
         with _evaluation(self.models):
-            encoded = []
-            for model in self.models:
-                input_ids, source_mask = pad(
-                    [list(source) for source in sources], model.config.pad_token_id, model.device
-                )
-                states = model.model.encoder(input_ids=input_ids, attention_mask=source_mask).last_hidden_state
-                encoded.append((states, source_mask))
+            first = self.models[0]
+            input_ids, mask = pad([list(source) for source in sources], first.config.pad_token_id, first.device)
+            if self._encoders is None:
+                self._encoders = [LaidOutEncoder(model, input_ids.numel()) for model in self.models]
+            encoded = [(encoder(input_ids, mask), mask) for encoder in self._encoders]
             return self.search_encoded(encoded, options or SearchOptions(), prefixes, numbers)
 
     def search_encoded(

@@ -7,10 +7,12 @@ Plain products: for a handful of queries torch's kernels for attention are slowe
 gives residual + out_proj(attention), for the sum is free inside a product.
 """
 
+import math
+
 import torch
 
 from .decoder_weights import SelfAttentionWeights, SourceAttentionWeights
-from .short_softmax import softmax
+from .short_softmax import FEW, softmax
 
 
 class IncrementalSelfAttention:
@@ -49,7 +51,7 @@ class IncrementalSelfAttention:
         scores = torch.bmm(query.reshape(N * H, K, -1), keys.transpose(1, 2))  # (N H, K, L)
         if mask is not None:
             scores.view(N, H, K, end).add_(mask)
-        attended = torch.bmm(softmax(scores), values)  # (N H, K, d_v)
+        attended = _weighted_sums(softmax(scores), values)  # (N H, K, d_v)
         return self.output(attended.view(N, H, K, -1).transpose(1, 2).reshape(N * K, -1), residual)
 
     def double_the_room(self) -> None:
@@ -73,8 +75,9 @@ class SourceAttention:
 
     def __init__(self, weights: SourceAttentionWeights, states: torch.Tensor, padding: torch.Tensor | None):
         keys, values = weights.keys_and_values(states)
-        # Contiguous, because every step reads them.
-        self.keys = keys.transpose(2, 3).contiguous()  # (N, H, d_k, S)
+        # Contiguous, because every step reads them, in the order in which they are read. Keys are (N, H, d_k, S).
+        by_number = _number_by_number(1, keys.shape[2], keys.shape[3])
+        self.keys = keys.contiguous().transpose(2, 3) if by_number else keys.transpose(2, 3).contiguous()
         self.values = values.contiguous()  # (N, H, S, d_v)
         # Added to the scores, for each head again because a product can only add what has its shape: (N, H, 1, S).
         self.mask = None if padding is None else padding[:, None, None].repeat(1, self.keys.shape[1], 1, 1)
@@ -91,7 +94,7 @@ class SourceAttention:
         else:
             scores = torch.baddbmm(self.mask.flatten(0, 1), query, self.keys.flatten(0, 1))
         self._weights = softmax(scores)
-        attended = torch.bmm(self._weights, self.values.flatten(0, 1)).view(N, H, K, -1)
+        attended = _weighted_sums(self._weights, self.values.flatten(0, 1)).view(N, H, K, -1)
         return self.output(attended.transpose(1, 2).reshape(N * K, -1), residual)
 
     def weights(self) -> torch.Tensor:
@@ -149,6 +152,20 @@ class FoldedSourceAttention:
     def move(self, to: torch.Tensor, from_: torch.Tensor, left: int) -> None:
         self.keys, self.values = _move(self.keys, to, from_, left), _move(self.values, to, from_, left)
         self.mask = None if self.mask is None else _move(self.mask, to, from_, left)
+
+
+def _weighted_sums(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """(B, K, L) and (B, L, d) -> (B, K, d)."""
+    K, L = weights.shape[1:]
+    # What is next to each other in `values` is not what is summed, so number by number takes three times as long.
+    if K == 1 and weights.numel() >= FEW and _number_by_number(1, L, values.shape[2]):
+        return (weights.transpose(1, 2) * values).sum(1, keepdim=True)
+    return torch.bmm(weights, values)
+
+
+def _number_by_number(*sizes: int) -> bool:
+    """Whether torch's bmm on a CPU takes products of these three sizes one number at a time: the smallest ones (2.13)."""
+    return math.prod(sizes) < 400
 
 
 def _move(kept: torch.Tensor, to: torch.Tensor, from_: torch.Tensor, left: int) -> torch.Tensor:

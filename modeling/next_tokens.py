@@ -12,6 +12,7 @@ from .decoder_weights import DecoderWeights
 from .incremental_decoder import IncrementalDecoder
 
 CHUNK = 128  # tokens
+LOG2_E = math.log2(math.e)
 
 
 class NextTokens:
@@ -78,7 +79,8 @@ class NextTokens:
         fits = self.buffer.shape[1:] == logits.shape[1:] and len(self.buffer) >= len(logits)
         if not fits or self.buffer.dtype != logits.dtype:
             self.buffer = torch.empty_like(logits)
-        sums = torch.exp(logits, out=self.buffer[: len(logits)]).sum(-1)
+        # As a power of two: e^x of torch is MKL's and takes up to four times as long as 2^x.
+        sums = torch.mul(logits, LOG2_E, out=self.buffer[: len(logits)]).exp2_().sum(-1)
         low, high = (extreme.item() for extreme in sums.aminmax())
         return sums.log() if low > 1e-30 and high < 1e30 else logits.logsumexp(-1)
 

@@ -9,7 +9,7 @@ multiply at every step, they are brought into it once ("packed"; docs/decoding.m
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalOperand=false
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ from .attention import is_ordinary
 
 Rows = Callable[[torch.Tensor], torch.Tensor]
 RowsAdded = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+ONEDNN_PAYS = 2**19  # multiplications; for fewer, in float32, a call of oneDNN costs more than it saves
 
 
 def lookup(embedding: nn.Module) -> Rows:
@@ -34,22 +36,24 @@ def norm(layer: nn.LayerNorm) -> Rows:
 
 def product(layer: nn.Module, rows: int = 0) -> Rows:
     """Rows (R, in) through a linear layer: (R, out). `rows`: R of most of many calls; 0 for a single call."""
-    return (
-        matrix_product(layer.weight, layer.bias, rows) if is_ordinary(layer) else layer
-    )  # an adapter, quantised, a hook
+    # Not ordinary: an adapter, quantised, a hook.
+    return matrix_product(layer.weight, layer.bias, rows) if is_ordinary(layer) else layer
 
 
 def product_added(layer: nn.Module, rows: int) -> RowsAdded:
     """Rows (R, in) through a linear layer, and added to others (R, out): (rows, others) -> (R, out)."""
     if not is_ordinary(layer):
         return lambda inputs, others: others + layer(inputs)
-    if _packs(layer.weight, rows):
-        multiply = matrix_product(layer.weight, layer.bias, rows)
-        return lambda inputs, others: multiply(inputs).add_(others)
     transposed, bias = layer.weight.t(), layer.bias
-    if bias is None:
-        return lambda inputs, others: torch.addmm(others, inputs, transposed)
-    return lambda inputs, others: torch.addmm(others, inputs, transposed).add_(bias)
+
+    def plain(inputs: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        added = torch.addmm(others, inputs, transposed)
+        return added if bias is None else added.add_(bias)
+
+    packed, least = _packed(layer.weight, bias, rows)
+    if packed is None:
+        return plain
+    return lambda inputs, others: packed(inputs).add_(others) if len(inputs) >= least else plain(inputs, others)
 
 
 def products_by_head(layers: Sequence[nn.Linear], heads: int, scale: float, rows: int) -> Rows:
@@ -77,41 +81,60 @@ def products_by_head(layers: Sequence[nn.Linear], heads: int, scale: float, rows
 
 def matrix_product(weight: torch.Tensor, bias: torch.Tensor | None, rows: int = 0) -> Rows:
     """rows @ weight.T + bias. `rows`: as of `product`."""
-    if _packs(weight, rows):
-        return (_packed_by_mkl if weight.dtype == torch.float32 else _packed_by_onednn)(weight, bias, rows)
     transposed = weight.t()
-    if bias is None:
-        return lambda inputs: torch.mm(inputs, transposed)
-    return lambda inputs: torch.addmm(bias, inputs, transposed)
+
+    def plain(inputs: torch.Tensor) -> torch.Tensor:
+        return torch.mm(inputs, transposed) if bias is None else torch.addmm(bias, inputs, transposed)
+
+    packed, least = _packed(weight, bias, rows)
+    if packed is None:
+        return plain
+    return lambda inputs: packed(inputs) if len(inputs) >= least else plain(inputs)
 
 
-def _packs(weight: torch.Tensor, rows: int) -> bool:
-    """Whether packing this weight pays within an output's steps, and torch's kernels for it are there."""
-    if weight.device.type != "cpu":
-        return False
-    if weight.dtype == torch.float32:
-        return rows > 1 and torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")
-    return weight.dtype == torch.bfloat16 and rows > 0 and _onednn_has_bfloat16()
+def _packed(weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> tuple[Rows | None, int]:
+    """A product with this weight packed, and of how many rows it pays; None where it does not, or torch has no kernel."""
+    if not rows or weight.device.type != "cpu":
+        return None, 0
+    if weight.dtype == torch.bfloat16:
+        pack, least = _pack_by_onednn if _onednn_has_bfloat16() else None, 1
+    elif weight.dtype != torch.float32:
+        pack, least = None, 0
+    elif _mkl_is_at_its_best():
+        # A single row is a product with a vector, which reads the weight once whatever its order.
+        pack, least = _pack_by_mkl if _mkl_packs() else None, 2
+    else:
+        pack, least = _pack_by_onednn if _onednn_packs() else None, ONEDNN_PAYS // weight.numel() + 1
+    if pack is None or rows == 1 < least:
+        return None, 0
+    return pack(weight, bias, rows), least
+
+
+@cache
+def _mkl_is_at_its_best() -> bool:
+    """torch multiplies float32 by MKL, which keeps its fastest kernels for Intel's processors."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "Intel" in known.get("cpu_name", "Intel")
+
+
+def _mkl_packs() -> bool:
+    return torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")
+
+
+def _onednn_packs() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _onednn_has_bfloat16() -> bool:
-    return (
-        torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+    return _onednn_packs() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _packed_by_mkl(weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> Rows:
+def _pack_by_mkl(weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> Rows:
     packed = torch.ops.mkl._mkl_reorder_linear_weight(weight.detach(), rows)
-    plain = matrix_product(weight, bias)
     # The last argument is the number of rows that are there, not that of the packing: what was packed serves any number.
-    # A single row is a product with a vector, which reads the weight once whatever its order.
-    return lambda inputs: (
-        torch.ops.mkl._mkl_linear(inputs, packed, weight, bias, len(inputs)) if len(inputs) > 1 else plain(inputs)
-    )
+    return lambda inputs: torch.ops.mkl._mkl_linear(inputs, packed, weight, bias, len(inputs))
 
 
-def _packed_by_onednn(weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> Rows:
+def _pack_by_onednn(weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> Rows:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
     return lambda inputs: torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")

@@ -8,6 +8,7 @@ import torch
 from vanilla_transformer.modeling import (
     VanillaTransformerConfig,
     VanillaTransformerForConditionalGeneration,
+    incremental_attention,
     row_products,
 )
 from vanilla_transformer.modeling.decoder_weights import DecoderWeights, SourceAttentionWeights
@@ -24,7 +25,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "values wider than keys, learned positions": {
         "d_k": 6,
         "d_v": 10,
-        "position_encoding": "learned",
+        "position_embedding": "learned",
         "attention_bias": True,
     },
 }
@@ -62,10 +63,22 @@ def test_steps_are_the_forward_pass(monkeypatch, name: str, folded: bool, padded
     check(model_of(**MODELS[name]), source_mask(padded), FoldedSourceAttention if folded else SourceAttention)
 
 
+@pytest.mark.parametrize("padded", (False, True), ids=("full", "padded"))
+def test_steps_of_many_short_sentences(monkeypatch, padded: bool):
+    monkeypatch.setattr(incremental_attention, "FEW", 0)
+    monkeypatch.setattr(FoldedSourceAttention, "pays", staticmethod(lambda weights, states: False))
+    check(model_of(), source_mask(padded), SourceAttention)
+
+
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("intel", (False, True), ids=("another processor", "Intel"))
 @pytest.mark.parametrize("rows", (1, 2, 12))
 @pytest.mark.parametrize("bias", (False, True), ids=("no bias", "bias"))
-def test_a_packed_weight_multiplies_any_number_of_rows(rows: int, bias: bool, dtype: torch.dtype):
+def test_a_packed_weight_multiplies_any_number_of_rows(
+    monkeypatch, rows: int, bias: bool, intel: bool, dtype: torch.dtype
+):
+    monkeypatch.setattr(row_products, "_mkl_is_at_its_best", lambda: intel)
+    monkeypatch.setattr(row_products, "ONEDNN_PAYS", 2 * 40 * 24)  # from three rows on
     torch.manual_seed(0)
     layer = torch.nn.Linear(40, 24, bias=bias).to(dtype)
     x, others = torch.randn(20, 40).to(dtype), torch.randn(20, 24).to(dtype)
@@ -77,23 +90,44 @@ def test_a_packed_weight_multiplies_any_number_of_rows(rows: int, bias: bool, dt
             torch.testing.assert_close(product_added(layer, rows)(x[:R], others[:R]), expected + others[:R], **close)
 
 
-def test_what_is_packed(monkeypatch):
-    single, double, short = (
-        torch.empty(4, 4),
-        torch.empty(4, 4, dtype=torch.float64),
-        torch.empty(4, 4, dtype=torch.bfloat16),
-    )
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
-    assert row_products._packs(single, 2) and row_products._packs(short, 1)
-    assert not row_products._packs(single, 1)  # a vector: there is nothing to gain
-    assert (
-        not row_products._packs(single, 0) and not row_products._packs(short, 0) and not row_products._packs(double, 64)
-    )
-    assert not row_products._packs(single.to("meta"), 64)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)
-    assert not row_products._packs(single, 64) and not row_products._packs(short, 64)
+def test_what_is_packed_and_by_whom(monkeypatch):
+    single, double, short = (torch.empty(64, 32, dtype=dtype) for dtype in (torch.float32, torch.float64, torch.bfloat16))
+    for name in ("mkl", "onednn"):
+        monkeypatch.setattr(row_products, f"_pack_by_{name}", lambda weight, bias, rows, name=name: name)
+        monkeypatch.setattr(row_products, f"_{name}_packs", lambda: True)
+    monkeypatch.setattr(row_products, "_onednn_has_bfloat16", lambda: True)
+    monkeypatch.setattr(row_products, "_mkl_is_at_its_best", lambda: True)
+    monkeypatch.setattr(row_products, "ONEDNN_PAYS", 3 * 64 * 32)
+    packed = row_products._packed
+    nothing = (None, 0)
+    assert packed(single, None, 2) == ("mkl", 2) and packed(short, None, 1) == ("onednn", 1)
+    assert packed(single, None, 1) == nothing  # a vector: there is nothing to gain
+    assert packed(single, None, 0) == packed(short, None, 0) == packed(double, None, 64) == nothing
+    assert packed(single.to("meta"), None, 64) == nothing
+
+    monkeypatch.setattr(row_products, "_mkl_is_at_its_best", lambda: False)
+    assert packed(single, None, 2) == packed(single, None, 64) == ("onednn", 4) and packed(single, None, 1) == nothing
+    monkeypatch.setattr(row_products, "ONEDNN_PAYS", 64 * 32 - 1)
+    assert packed(single, None, 1) == ("onednn", 1)  # so large a weight pays for one row, too
+
+    for name in ("_onednn_packs", "_onednn_has_bfloat16", "_mkl_packs"):
+        monkeypatch.setattr(row_products, name, lambda: False)
+    assert packed(single, None, 64) == packed(short, None, 64) == nothing
+    monkeypatch.setattr(row_products, "_mkl_is_at_its_best", lambda: True)
+    assert packed(single, None, 64) == nothing
+
+
+@pytest.mark.parametrize(
+    ("described", "best"),
+    (({"cpu_name": "Intel Xeon Platinum"}, True), ({"cpu_name": "AMD EPYC"}, False), ({}, True)),
+    ids=("Intel", "AMD", "unknown"),
+)
+def test_where_mkl_is_at_its_best(monkeypatch, described: dict[str, str], best: bool):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: described, raising=False)
+    row_products._mkl_is_at_its_best.cache_clear()
+    assert row_products._mkl_is_at_its_best() is best
+    monkeypatch.undo()
+    row_products._mkl_is_at_its_best.cache_clear()
 
 
 def test_layers_with_hooks_are_called():
