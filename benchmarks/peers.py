@@ -27,7 +27,9 @@ Loss = Callable[[Batch], torch.Tensor]
 
 def ours(size: dict[str, int], vocab_size: int) -> tuple[nn.Module, Loss]:
     from vanilla_transformer.modeling import VanillaTransformerConfig, VanillaTransformerForConditionalGeneration
+    from vanilla_transformer.modeling.freed_memory import keep_freed_memory
 
+    keep_freed_memory()  # as our training does on a CPU
     config = VanillaTransformerConfig(
         vocab_size=vocab_size, d_model=size["d_model"], d_ff=size["d_ff"], num_attention_heads=size["heads"],
         encoder_layers=size["layers"], decoder_layers=size["layers"], dropout=DROPOUT, label_smoothing=SMOOTHING,

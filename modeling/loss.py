@@ -15,8 +15,12 @@ All three are q = a onehot(y) + b + c onehot(pad), and q sums to 1, so that with
     loss = -sum_v q_v log softmax(z)_v = logsumexp(z) - a z_y - b sum_v z_v - c z_pad,      d loss / dz = softmax(z) - q.
 """
 
+import math
+
 import torch
 from torch import nn
+
+from .linear import rows_by_rows
 
 IGNORED = -100  # the label of positions that have no loss: padding
 
@@ -81,6 +85,10 @@ class LinearSmoothedCrossEntropy(torch.autograd.Function):
         a, b, c = smoothing_weights(kind, epsilon, weight.shape[0])
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         rows, matrix = hidden.to(dtype), weight.to(dtype)
+        # In float32 on a CPU torch's 2^x is up to four times as fast as its e^x, and the unit of the scores costs nothing.
+        unit = math.log(2) if dtype == torch.float32 and rows.device.type == "cpu" else 1.0
+        exponential_ = torch.Tensor.exp_ if unit == 1.0 else torch.Tensor.exp2_
+        left = rows if unit == 1.0 else rows / unit
         is_real = (labels != IGNORED)[:, None]
         gold = labels.clamp(min=0)[:, None]
         # The terms in b and c are linear in the scores, so they need no pass over the vocabulary.
@@ -96,24 +104,24 @@ class LinearSmoothedCrossEntropy(torch.autograd.Function):
         is_shifted = not _exponentials_are_finite(rows, matrix)
         for start in range(0, len(rows), chunk):
             part = slice(start, start + chunk)
-            scores = torch.mm(rows[part], matrix.t(), out=buffer[: len(rows[part])])  # (chunk, V)
+            scores = rows_by_rows(left[part], matrix, out=buffer[: len(left[part])])  # (chunk, V), in units
             if not (scores.device.type == "cpu" and dtype == torch.bfloat16):
                 scores = scores.float()
             if is_shifted:
                 highest = scores.amax(1, keepdim=True)
                 scores.sub_(highest)
-            of_gold = scores.gather(1, gold[part]).float()
-            sums = scores.exp_().sum(1, keepdim=True, dtype=torch.float32)
+            of_gold = scores.gather(1, gold[part]).float() * unit
+            sums = exponential_(scores).sum(1, keepdim=True, dtype=torch.float32)
             loss = sums.log() - a * of_gold
             if is_shifted:
-                loss += (1 - a) * highest
+                loss += (1 - a) * unit * highest
             total += (loss * is_real[part]).sum()
             if not (needs_hidden or needs_weight):
                 continue
             scores.scatter_add_(1, gold[part], (-a * sums).to(scores.dtype))
             scores, weights = scores.to(dtype), is_real[part] / sums
             if hidden_gradient is not None:
-                torch.mul(torch.mm(scores, matrix), weights, out=hidden_gradient[part])
+                torch.mul(rows_by_rows(scores, matrix.t()), weights, out=hidden_gradient[part])
             if weight_gradient is not None:
                 weighted = (rows[part] * weights).to(dtype)
                 if dtype == torch.float32:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import InitProcessGroupKwargs
 
+from vanilla_transformer.modeling.freed_memory import keep_freed_memory
 from vanilla_transformer.training.arguments import RunArguments
 from vanilla_transformer.training.sharding import refuse_what_cannot_be_sharded
 
@@ -53,4 +54,6 @@ def make_accelerator(run: RunArguments) -> Accelerator:
     refuse_what_cannot_be_sharded(accelerator)
     if run.precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would compute in fp32 instead
         raise ValueError("precision=fp16 needs a GPU; on a processor take fp32 or bf16")
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     return accelerator
