@@ -42,6 +42,8 @@ REFERENCE = ("marian-sdpa", "fp32")
 LEARNED = 10_000  # tokens of the vocabulary
 EARLY_STOPPING = {"false": False, "true": True, "never": "never"}
 
+IDLE_THREADS_SPIN = 0.3  # seconds; Intel's OpenMP, which CTranslate2 brings, keeps a core busy for 0.2 after the last work
+
 Cell = tuple[int, int]  # batch, beams
 
 
@@ -202,6 +204,7 @@ def compare(title: str, cells: list[Cell], max_new_tokens: int, folder: Path, gi
             # Every other round the other way round: what slows the machine down gradually slows all alike.
             for worker in workers if number % 2 == 0 else workers[::-1]:
                 worker.decode(cell)
+                time.sleep(IDLE_THREADS_SPIN)
     for worker in workers:
         worker.close()
     if not workers:
