@@ -15,7 +15,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import dropout as drop
-from .linear import is_ordinary, linear, through
 from .short_attention import is_short, short_attention_forward
 
 
@@ -118,7 +117,7 @@ class MultiHeadAttention(nn.Module):
             scaling=self.scaling,
             **kwargs,
         )  # (B, T, H, d_v)
-        return through(self.out_proj, output.flatten(2)), weights
+        return self.out_proj(output.flatten(2)), weights
 
     def keys_and_values(
         self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, past_key_values: Cache | None
@@ -161,10 +160,21 @@ class MultiHeadAttention(nn.Module):
         if self.training and len(layers) > 1 and all(map(is_ordinary, layers)):
             weight = torch.cat([layer.weight for layer in layers])
             bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-            projected = linear(states, weight, bias).split([layer.out_features for layer in layers], dim=-1)
+            projected = nn.functional.linear(states, weight, bias).split(
+                [layer.out_features for layer in layers], dim=-1
+            )
         else:
-            projected = [through(layer, states) for layer in layers]
+            projected = [layer(states) for layer in layers]
         widths = [self.d_v if layer is self.v_proj else self.d_k for layer in layers]
         # As many heads as there are: with tensor parallelism some.
         return [each.unflatten(-1, (-1, width)).transpose(1, 2) for each, width in zip(projected, widths, strict=True)]
 
+
+def is_ordinary(layer: nn.Module) -> bool:
+    """Whether a layer does nothing but a product with its weight, so that its weight can be used without it."""
+    return (
+        type(layer) is nn.Linear
+        and type(layer.weight) is nn.Parameter  # not split over devices, nor quantised
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+    )

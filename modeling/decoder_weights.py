@@ -9,9 +9,8 @@ rows, and packed ones (`row_products.py`). The weights must not change while it 
 
 import torch
 
-from .attention import MultiHeadAttention
+from .attention import MultiHeadAttention, is_ordinary
 from .layers import DecoderLayer
-from .linear import is_ordinary
 from .row_products import lookup, norm, product, product_added, products_by_head
 
 

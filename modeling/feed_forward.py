@@ -6,7 +6,6 @@ from transformers.activations import ACT2FN
 
 from .configuration_vanilla_transformer import VanillaTransformerConfig
 from .dropout import dropout
-from .linear import through
 
 
 class FeedForward(nn.Module):
@@ -21,6 +20,6 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, T, D) -> (B, T, D)."""
-        inner = self.activation(through(self.fc1, hidden_states))  # (B, T, F)
+        inner = self.activation(self.fc1(hidden_states))  # (B, T, F)
         inner = dropout(inner, self.activation_dropout, self.training)
-        return through(self.fc2, inner)
+        return self.fc2(inner)

@@ -20,8 +20,6 @@ import math
 import torch
 from torch import nn
 
-from .linear import rows_by_rows
-
 IGNORED = -100  # the label of positions that have no loss: padding
 
 
@@ -104,7 +102,7 @@ class LinearSmoothedCrossEntropy(torch.autograd.Function):
         is_shifted = not _exponentials_are_finite(rows, matrix)
         for start in range(0, len(rows), chunk):
             part = slice(start, start + chunk)
-            scores = rows_by_rows(left[part], matrix, out=buffer[: len(left[part])])  # (chunk, V), in units
+            scores = torch.mm(left[part], matrix.t(), out=buffer[: len(left[part])])  # (chunk, V), in units
             if not (scores.device.type == "cpu" and dtype == torch.bfloat16):
                 scores = scores.float()
             if is_shifted:
@@ -121,7 +119,7 @@ class LinearSmoothedCrossEntropy(torch.autograd.Function):
             scores.scatter_add_(1, gold[part], (-a * sums).to(scores.dtype))
             scores, weights = scores.to(dtype), is_real[part] / sums
             if hidden_gradient is not None:
-                torch.mul(rows_by_rows(scores, matrix.t()), weights, out=hidden_gradient[part])
+                torch.mul(torch.mm(scores, matrix), weights, out=hidden_gradient[part])
             if weight_gradient is not None:
                 weighted = (rows[part] * weights).to(dtype)
                 if dtype == torch.float32:

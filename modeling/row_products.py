@@ -9,15 +9,17 @@ multiply at every step, they are brought into it once ("packed"; docs/decoding.m
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalOperand=false
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import nn
 
-from .linear import ONEDNN_PAYS, is_ordinary, mkl_is_at_its_best, onednn_multiplies
+from .attention import is_ordinary
 
 Rows = Callable[[torch.Tensor], torch.Tensor]
 RowsAdded = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+ONEDNN_PAYS = 2**19  # multiplications; for fewer, in float32, a call of oneDNN costs more than it saves
 
 
 def lookup(embedding: nn.Module) -> Rows:
@@ -98,22 +100,33 @@ def _packed(weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> tuple
         pack, least = _pack_by_onednn if _onednn_has_bfloat16() else None, 1
     elif weight.dtype != torch.float32:
         pack, least = None, 0
-    elif mkl_is_at_its_best():
+    elif _mkl_is_at_its_best():
         # A single row is a product with a vector, which reads the weight once whatever its order.
         pack, least = _pack_by_mkl if _mkl_packs() else None, 2
     else:
-        pack, least = _pack_by_onednn if onednn_multiplies() else None, ONEDNN_PAYS // weight.numel() + 1
+        pack, least = _pack_by_onednn if _onednn_packs() else None, ONEDNN_PAYS // weight.numel() + 1
     if pack is None or rows == 1 < least:
         return None, 0
     return pack(weight, bias, rows), least
+
+
+@cache
+def _mkl_is_at_its_best() -> bool:
+    """torch multiplies float32 by MKL, which keeps its fastest kernels for Intel's processors."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "Intel" in known.get("cpu_name", "Intel")
 
 
 def _mkl_packs() -> bool:
     return torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")
 
 
+def _onednn_packs() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
 def _onednn_has_bfloat16() -> bool:
-    return onednn_multiplies() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return _onednn_packs() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _pack_by_mkl(weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> Rows:
@@ -124,4 +137,24 @@ def _pack_by_mkl(weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> 
 
 def _pack_by_onednn(weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> Rows:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
-    return lambda inputs: torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")
+
+    def multiply(inputs: torch.Tensor) -> torch.Tensor:
+        R = len(inputs)
+        full = _rounded_up(R)
+        if full != R:
+            filled = inputs.new_zeros(full, inputs.shape[1])
+            filled[:R] = inputs
+            inputs = filled
+        return torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")[:R]
+
+    return multiply
+
+
+def _rounded_up(rows: int) -> int:
+    """To one of four numbers between two powers of two.
+
+    oneDNN writes a kernel for every number of rows, and keeps up to a thousand of them, half a megabyte each: with batches of any
+    size memory grew for hours, and the writing took as long as was saved (docs/experiments.md).
+    """
+    step = max(1, 2 ** (rows.bit_length() - 3))
+    return -(-rows // step) * step

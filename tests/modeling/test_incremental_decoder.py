@@ -77,25 +77,32 @@ def test_steps_of_many_short_sentences(monkeypatch, padded: bool):
 def test_a_packed_weight_multiplies_any_number_of_rows(
     monkeypatch, rows: int, bias: bool, intel: bool, dtype: torch.dtype
 ):
-    monkeypatch.setattr(row_products, "mkl_is_at_its_best", lambda: intel)
+    monkeypatch.setattr(row_products, "_mkl_is_at_its_best", lambda: intel)
     monkeypatch.setattr(row_products, "ONEDNN_PAYS", 2 * 40 * 24)  # from three rows on
     torch.manual_seed(0)
     layer = torch.nn.Linear(40, 24, bias=bias).to(dtype)
     x, others = torch.randn(20, 40).to(dtype), torch.randn(20, 24).to(dtype)
     close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
     with torch.inference_mode():
-        for R in (1, 2, 3, 12, 20):
+        for R in (1, 2, 3, 9, 12, 17, 20):
             expected = layer(x[:R])
             torch.testing.assert_close(product(layer, rows)(x[:R]), expected, **close)
             torch.testing.assert_close(product_added(layer, rows)(x[:R], others[:R]), expected + others[:R], **close)
+
+
+def test_few_numbers_of_rows_reach_onednn():
+    rounded = [row_products._rounded_up(rows) for rows in range(1, 4097)]
+    assert all(rows <= full <= 1.25 * rows for rows, full in enumerate(rounded, start=1))
+    assert rounded == sorted(rounded) and len(set(rounded)) == 44
 
 
 def test_what_is_packed_and_by_whom(monkeypatch):
     single, double, short = (torch.empty(64, 32, dtype=dtype) for dtype in (torch.float32, torch.float64, torch.bfloat16))
     for name in ("mkl", "onednn"):
         monkeypatch.setattr(row_products, f"_pack_by_{name}", lambda weight, bias, rows, name=name: name)
-    for name in ("_mkl_packs", "onednn_multiplies", "_onednn_has_bfloat16", "mkl_is_at_its_best"):
-        monkeypatch.setattr(row_products, name, lambda: True)
+        monkeypatch.setattr(row_products, f"_{name}_packs", lambda: True)
+    monkeypatch.setattr(row_products, "_onednn_has_bfloat16", lambda: True)
+    monkeypatch.setattr(row_products, "_mkl_is_at_its_best", lambda: True)
     monkeypatch.setattr(row_products, "ONEDNN_PAYS", 3 * 64 * 32)
     packed = row_products._packed
     nothing = (None, 0)
@@ -104,16 +111,29 @@ def test_what_is_packed_and_by_whom(monkeypatch):
     assert packed(single, None, 0) == packed(short, None, 0) == packed(double, None, 64) == nothing
     assert packed(single.to("meta"), None, 64) == nothing
 
-    monkeypatch.setattr(row_products, "mkl_is_at_its_best", lambda: False)
+    monkeypatch.setattr(row_products, "_mkl_is_at_its_best", lambda: False)
     assert packed(single, None, 2) == packed(single, None, 64) == ("onednn", 4) and packed(single, None, 1) == nothing
     monkeypatch.setattr(row_products, "ONEDNN_PAYS", 64 * 32 - 1)
     assert packed(single, None, 1) == ("onednn", 1)  # so large a weight pays for one row, too
 
-    for name in ("onednn_multiplies", "_onednn_has_bfloat16", "_mkl_packs"):
+    for name in ("_onednn_packs", "_onednn_has_bfloat16", "_mkl_packs"):
         monkeypatch.setattr(row_products, name, lambda: False)
     assert packed(single, None, 64) == packed(short, None, 64) == nothing
-    monkeypatch.setattr(row_products, "mkl_is_at_its_best", lambda: True)
+    monkeypatch.setattr(row_products, "_mkl_is_at_its_best", lambda: True)
     assert packed(single, None, 64) == nothing
+
+
+@pytest.mark.parametrize(
+    ("described", "best"),
+    (({"cpu_name": "Intel Xeon Platinum"}, True), ({"cpu_name": "AMD EPYC"}, False), ({}, True)),
+    ids=("Intel", "AMD", "unknown"),
+)
+def test_where_mkl_is_at_its_best(monkeypatch, described: dict[str, str], best: bool):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: described, raising=False)
+    row_products._mkl_is_at_its_best.cache_clear()
+    assert row_products._mkl_is_at_its_best() is best
+    monkeypatch.undo()
+    row_products._mkl_is_at_its_best.cache_clear()
 
 
 def test_layers_with_hooks_are_called():
