@@ -3,15 +3,13 @@
 Shapes: N sentences, S source length, D d_model, H heads, d_k width of a head's queries and keys, d_v of its values.
 """
 
-# The configuration fills d_k and d_v, and torch types what a layer holds loosely.
-# pyright: reportArgumentType=false
-
 import torch
 from torch import nn
 
 from .attention import MultiHeadAttention
+from .decoder_weights import SelfAttentionWeights
 from .layers import EncoderLayer
-from .row_products import norm, product, product_added, products_by_head
+from .row_products import norm, product, product_added
 from .short_softmax import softmax
 
 # Positions up to which plain products were faster than torch's kernel on a CPU (docs/experiments.md). Beyond, their scores
@@ -70,12 +68,9 @@ class _Layer:
 
 class _Attention:
     def __init__(self, attention: MultiHeadAttention, rows: int):
-        d_k, d_v = int(attention.d_k), int(attention.d_v)
-        self.widths = d_k, d_k, d_v
-        self.heads = attention.q_proj.out_features // d_k
-        layers = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self.project = products_by_head(layers, self.heads, attention.scaling, rows)
-        self.output = product_added(attention.out_proj, rows)
+        weights = SelfAttentionWeights(attention, rows)
+        self.widths, self.heads = (weights.d_k, weights.d_k, weights.d_v), weights.heads
+        self.project, self.output = weights.project, weights.output
 
     def __call__(
         self, x: torch.Tensor, residual: torch.Tensor, sentences: int, sees: torch.Tensor | None

@@ -153,8 +153,8 @@ def _pack_by_onednn(weight: torch.Tensor, bias: torch.Tensor | None, rows: int) 
 def _rounded_up(rows: int) -> int:
     """To one of four numbers between two powers of two.
 
-    oneDNN writes a kernel for every number of rows, and keeps up to a thousand of them, half a megabyte each: with batches of any
-    size memory grew for hours, and the writing took as long as was saved (docs/experiments.md).
+    oneDNN writes a kernel for every number of rows and keeps it: over batches of any size memory grew, to twice what it had been
+    in 160 of them, and the writing took as long as was saved (docs/experiments.md).
     """
     step = max(1, 2 ** (rows.bit_length() - 3))
     return -(-rows // step) * step
